@@ -1,1 +1,1 @@
-"""The wire: generated stubs (``v1``), conversion to and from the model, and the mapping of errors."""
+"""The wire: generated stubs (``v1``), conversion to and from the model, the mapping of errors."""

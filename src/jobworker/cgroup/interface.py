@@ -1,7 +1,7 @@
 """What the floors above may ask of control groups, whatever version the host has.
 
-A *hierarchy* is the place on this host below which jobs get their cgroups; the worker claims it once.
-A *plan* says where one job's cgroups are; it is plain data that travels to the shim, which makes them,
+A *hierarchy* is the place on this host below which jobs get their cgroups; a worker claims it once.
+A *plan* says where the cgroups of one job are; it is plain data that travels to the shim, which makes them,
 and into the job's record, so that a later worker finds them again.  A *job cgroup* is the cgroups of
 one job: exactly one at a time (the shim, or after its death the worker) changes it.
 

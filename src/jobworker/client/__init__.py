@@ -1,0 +1,1 @@
+"""The SDK: the verbs of the worker, spoken to a service."""

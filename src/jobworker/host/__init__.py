@@ -1,0 +1,1 @@
+"""The command ``jobworker``, for operators."""

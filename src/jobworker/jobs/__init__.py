@@ -1,0 +1,1 @@
+"""The jobs of one state directory: journal, registry, recovery."""

@@ -1,0 +1,1 @@
+"""The kernel calls that Python lacks or hides, one subject a module."""

@@ -1,0 +1,1 @@
+"""The output of a job: two files that one shim writes and any number of followers read."""

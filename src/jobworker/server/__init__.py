@@ -1,0 +1,1 @@
+"""The daemon: a gRPC server around a worker."""

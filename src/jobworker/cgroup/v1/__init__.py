@@ -1,0 +1,1 @@
+"""cgroup version 1: one tree for each controller."""

@@ -1,0 +1,1 @@
+"""cgroup version 2: the unified tree."""
