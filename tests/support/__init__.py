@@ -1,0 +1,1 @@
+"""What several suites share: guards against leaks and the rule about missing kernel features."""

@@ -1,0 +1,141 @@
+"""Guards around every test: nothing stays open, no process stays behind, no cgroup is left.
+
+Owns: what counts as a leak, what may block the event loop, and ``need``.  Not the fixtures that
+apply them (conftest.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+import pytest
+from blockbuster import blockbuster_ctx
+
+STRICT_VARIABLE: Final = "JOBWORKER_TESTS_STRICT"
+
+#: Descriptors that a library closes from its own thread (gRPC's poller) are gone a moment after the
+#: call that closed them returned; so long a guard waits before it calls one a leak.
+SETTLE_S: Final = 3.0
+_LOOK_EVERY_S: Final = 0.02
+
+#: Functions of ours that call the kernel from the event loop, and why each may.
+MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {}
+
+_OUR_CGROUP = re.compile(r"jobworker")
+#: Cgroup parents that tests make carry the number of their pytest process: those of another run on
+#: the same machine are none of our business.
+_FOREIGN_RUN = re.compile(r"jobworker-test-(?P<pid>\d+)")
+
+
+def is_strict() -> bool:
+    """Is this a run in which a skipped test counts as a failed one?"""
+    return bool(os.environ.get(STRICT_VARIABLE))
+
+
+def need(condition: object, what: str) -> None:
+    """Skip the test aloud where the host lacks ``what``; in a strict run fail it."""
+    if condition:
+        return
+    if is_strict():
+        pytest.fail(f"strict run, and this host has no {what}")
+    pytest.skip(f"needs {what}")
+
+
+def open_descriptors() -> Counter[str]:
+    """What the open descriptors of this process stand for, and how many of each.
+
+    The listing sees its own descriptor, which is closed by the time it is looked at: such entries
+    are dropped, or a real leak of that number would hide behind it.
+    """
+    found: Counter[str] = Counter()
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):
+            found[str(entry.readlink())] += 1
+    return found
+
+
+def children() -> Counter[str]:
+    """Processes below this one, the dead and not yet awaited ones too."""
+    found: Counter[str] = Counter()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[f"{child.pid} {child.status()} {child.name()}"] += 1
+    return found
+
+
+def cgroup_mounts() -> tuple[Path, ...]:
+    """Where this host mounts cgroup trees, of either version.  Source: proc(5), mounts."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    mounts = (line.split(" ") for line in lines)
+    return tuple(Path(mount[1]) for mount in mounts if mount[2] in {"cgroup", "cgroup2"})
+
+
+def our_cgroups() -> Counter[str]:
+    """Every cgroup at or below one that has our name, in every tree."""
+    found: Counter[str] = Counter()
+    for mount in cgroup_mounts():
+        for path, names, _ in os.walk(mount):
+            below = path[len(str(mount)) :]
+            foreign = _FOREIGN_RUN.search(below)
+            if foreign is not None and int(foreign["pid"]) != os.getpid():
+                names.clear()
+            elif _OUR_CGROUP.search(below):
+                found[path] += 1
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """One kind of thing of which a test must leave as many as it found."""
+
+    what: str
+    count: Callable[[], Counter[str]]
+
+
+GUARDS: Final = (
+    Guard(what="descriptors", count=open_descriptors),
+    Guard(what="child processes", count=children),
+    Guard(what="cgroups", count=our_cgroups),
+)
+
+
+@contextlib.contextmanager
+def no_leak(guard: Guard) -> Iterator[None]:
+    """Fail unless the block leaves no more of the guarded things than it found."""
+    before = guard.count()
+    yield
+    deadline = time.monotonic() + SETTLE_S
+    leaked = guard.count() - before
+    if leaked:
+        gc.collect()  # an object in a reference cycle closes its descriptor only now
+    while leaked and time.monotonic() < deadline:
+        # Nothing announces that another thread has closed a descriptor.
+        time.sleep(_LOOK_EVERY_S)  # noqa: TID251 - see above
+        leaked = guard.count() - before
+    if leaked:
+        lines = "\n".join(f"  {count} × {thing}" for thing, count in sorted(leaked.items()))
+        pytest.fail(f"the test leaked {guard.what}:\n{lines}")
+
+
+@contextlib.contextmanager
+def no_blocking() -> Iterator[None]:
+    """Make a blocking call from our code raise while an event loop runs in this thread.
+
+    Only calls from ``jobworker`` count: a test may read a file.  Not seen: os.pread, os.pwrite and
+    os.fsync, which are left to review.
+    """
+    with blockbuster_ctx("jobworker") as buster:
+        for file_name, functions in MAY_BLOCK.values():
+            for wrapped in buster.functions.values():
+                wrapped.can_block_in(file_name, functions)
+        yield
