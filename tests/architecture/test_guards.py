@@ -93,3 +93,9 @@ def test_a_missing_feature_skips_or_fails(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv(guards.STRICT_VARIABLE, "1")
     with pytest.raises(pytest.fail.Exception, match="no a pony"):
         guards.need(condition=False, what="a pony")
+
+
+def test_a_host_of_another_kind_skips_in_a_strict_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(guards.STRICT_VARIABLE, "1")
+    with pytest.raises(pytest.skip.Exception, match="is about a unicorn"):
+        guards.only_on(condition=False, kind="a unicorn")

@@ -51,6 +51,16 @@ def need(condition: object, what: str) -> None:
     pytest.skip(f"needs {what}")
 
 
+def only_on(condition: object, kind: str) -> None:
+    """Skip the test aloud unless the host is of the ``kind`` it is about, strict run or not.
+
+    For what no single host can have, such as v1 and v2 controllers: the gate runs the suites on one
+    host of each kind (``script/test --guest``).
+    """
+    if not condition:
+        pytest.skip(f"is about {kind}")
+
+
 def open_descriptors() -> Counter[str]:
     """What the open descriptors of this process stand for, and how many of each.
 
