@@ -1,4 +1,4 @@
-"""What an import drags in.  Each test asks a fresh interpreter: this one has imported everything."""
+"""What an import drags in.  Each test asks a fresh interpreter: this one has all of it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ def modules_of(floor: str) -> list[str]:
     return [name, *(module.name for module in found)]
 
 
+LAUNCHER_MODULES = [name for floor in LAUNCHER_FLOORS for name in modules_of(floor)]
+
+
 def test_the_root_imports_nothing() -> None:
     assert loaded_by("import jobworker") - loaded_by("pass") == {"jobworker"}
 
@@ -60,11 +63,15 @@ def test_the_library_brings_no_network_stack() -> None:
     assert loaded.isdisjoint({"grpc", "google.protobuf", "cryptography", "jobworker.server"})
 
 
-@pytest.mark.parametrize(
-    "module", [name for floor in LAUNCHER_FLOORS for name in modules_of(floor)]
-)
+@pytest.mark.parametrize("module", LAUNCHER_MODULES)
 def test_launcher_code_stands_on_the_standard_library(module: str) -> None:
     # -S: no site-packages, -I: no environment; whatever else it needs is missing and fails.
     loaded = loaded_by(f"import {module}", "-I", "-S")
     ours = {name.split(".")[1] for name in loaded if name.startswith("jobworker.")}
     assert ours <= set(LAUNCHER_FLOORS)
+
+
+def test_the_launcher_stays_small() -> None:
+    # It is forked for every job: what it imports, each shim carries, and no thread may run in it.
+    loaded = loaded_by("import jobworker.shim.server", "-I", "-S")
+    assert loaded.isdisjoint({"asyncio", "ssl", "subprocess", "logging", "sqlite3"})

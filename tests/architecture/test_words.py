@@ -26,6 +26,11 @@ def tracked(*folders: str) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
+def is_made(file: Path) -> bool:
+    """Did a generator write it?"""
+    return "_pb2" in file.name
+
+
 def said(pattern: str, files: list[Path]) -> list[str]:
     found = []
     for file in files:
@@ -43,7 +48,10 @@ def test_no_file_names(what: str) -> None:
 
 @pytest.mark.parametrize("what", IN_CODE)
 def test_no_code_has(what: str) -> None:
-    assert said(IN_CODE[what], tracked("src", "script", "tests", "bench", "proto")) == []
+    written = [
+        file for file in tracked("src", "script", "tests", "bench", "proto") if not is_made(file)
+    ]
+    assert said(IN_CODE[what], written) == []
 
 
 def test_a_planted_word_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
