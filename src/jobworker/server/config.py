@@ -1,0 +1,262 @@
+"""The configuration file ``jobworker.toml``: what it may say, what holds where it is silent.
+
+Owns: the schema (the dataclasses are it) and its defaults.  Not the notation (config_reader.py), not
+what the values bring about.
+
+Every problem of a file is named at once, each with the path of its key.  Unknown keys are refused:
+a misspelt limit would otherwise be no limit.  ``"none"`` takes a default away where that is
+possible.  Relative paths start at the directory of the file.
+"""
+
+from __future__ import annotations
+
+import enum
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from jobworker.errors import FailedPreconditionError, InvalidArgumentError, InvalidLimitError
+from jobworker.model.ids import UserName, parse_user_name
+from jobworker.model.limits import CPU_MILLIS_MAX, CPU_MILLIS_MIN, Limits
+from jobworker.model.policy import JobPolicy
+from jobworker.model.spec import OnOutputLimit
+from jobworker.model.units import format_cpus
+from jobworker.security.policy import Role
+from jobworker.server.config_reader import Address, Bytes, CpuMillis, Seconds, SectionReader
+
+_FILE_BYTES_MAX: Final = 1024 * 1024
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class RequireLimits(enum.Enum):
+    """What a limit does that this host cannot keep."""
+
+    STRICT = "strict"
+    """The job is refused."""
+    WARN = "warn"
+    """The job runs, and its status says so."""
+
+
+class Shutdown(enum.Enum):
+    """What becomes of running jobs when the daemon is told to end."""
+
+    LEAVE = "leave"
+    """They run on, and the next daemon finds them."""
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSection:
+    """``[server]``."""
+
+    listen: Address = field(default=Address("127.0.0.1", 50051))
+    state_dir: Path = Path("state")
+    """Jobs, their output, the journal."""
+    shutdown: Shutdown = Shutdown.LEAVE
+    max_connections: _Count = 1000
+    max_streams: _Count = 1000
+    """Output and watch streams at one time, of everybody together."""
+    max_streams_per_user: _Count = 200
+    heartbeat: Seconds = field(default=Seconds(15))
+    """A stream that has nothing to say for so long gives a sign of life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSection:
+    """``[tls]``: PEM files, taken up anew when they change."""
+
+    ca: Path = Path("pki/ca.pem")
+    """Whose client certificates are trusted."""
+    cert: Path = Path("pki/server.pem")
+    key: Path = Path("pki/server.key")
+    crl: Path = Path("pki/ca.crl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySection:
+    """``[policy.user]`` and ``[policy.admin]``.  None is no limit."""
+
+    cpu: CpuMillis | None = None
+    memory: Bytes | None = None
+    tasks: int | None = None
+    io_read: Bytes | None = None
+    io_write: Bytes | None = None
+    io_read_iops: int | None = None
+    io_write_iops: int | None = None
+    timeout: Seconds | None = None
+    max_output: Bytes | None = None
+    on_output_limit: OnOutputLimit = OnOutputLimit.STOP
+    max_running_jobs: _Count | None = None
+    max_kept: Bytes | None = None
+
+    def to_policy(self) -> JobPolicy:
+        """What the worker applies; raises InvalidLimitError."""
+        return JobPolicy(
+            limits=Limits(**{name: getattr(self, key) for key, name in _LIMIT_NAMES.items()}),
+            timeout_s=self.timeout,
+            max_output_bytes=self.max_output,
+            on_output_limit=self.on_output_limit,
+            max_running_jobs=self.max_running_jobs,
+            max_kept_bytes=self.max_kept,
+        )
+
+
+#: Our keys, and the fields of ``Limits`` that they set.
+_LIMIT_NAMES: Final[Mapping[str, str]] = {
+    "cpu": "cpu_millis",
+    "memory": "memory_bytes",
+    "tasks": "tasks",
+    "io_read": "io_read_bytes_per_s",
+    "io_write": "io_write_bytes_per_s",
+    "io_read_iops": "io_read_ops_per_s",
+    "io_write_iops": "io_write_ops_per_s",
+}
+
+_CPU_RANGE: Final = f"it takes {format_cpus(CPU_MILLIS_MIN)} to {format_cpus(CPU_MILLIS_MAX)} CPUs"
+
+#: The predefined policy of standard users: half a CPU and what a script or a build step needs, so
+#: that one user cannot take a small machine from the others.
+USER_POLICY: Final = PolicySection(
+    cpu=CpuMillis(500),
+    memory=Bytes(256 << 20),
+    tasks=128,
+    io_read=Bytes(20 << 20),
+    io_write=Bytes(20 << 20),
+    max_output=Bytes(1 << 30),
+    max_running_jobs=50,
+    max_kept=Bytes(10 << 30),
+)
+#: An admin's jobs are not limited by default; only their output is, which ends up on this disk.
+ADMIN_POLICY: Final = PolicySection(max_output=Bytes(10 << 30))
+_POLICIES: Final = {Role.USER: USER_POLICY, Role.ADMIN: ADMIN_POLICY}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSection:
+    """``[worker.retention]``: which ended jobs are kept; beyond any of these the oldest go."""
+
+    max_jobs: _Count | None = 10_000
+    max_age: Seconds | None = field(default=Seconds(30 * 86400))
+    max_bytes: Bytes | None = field(default=Bytes(50 << 30))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSection:
+    """``[worker]``."""
+
+    require_limits: RequireLimits = RequireLimits.STRICT
+    cgroup_parent: str | None = None
+    """The cgroup below which jobs get theirs; None is the daemon's own."""
+    #: systemd leaves 1879048192-2147352575 to nobody (its UIDS-GIDS document, "Summary").
+    uid_first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 2)] | None = 1_900_000_000
+    """Each identity runs its jobs under a uid of its own from here on; None: under the daemon's."""
+    uid_count: _Count = 10_000
+    accounts: Mapping[UserName, str] = field(default_factory=dict)
+    """Identities whose jobs run as a local account instead."""
+    scratch_dir: Path | None = None
+    default_grace: Seconds = field(default=Seconds(10))
+    retention: RetentionSection = field(default_factory=RetentionSection)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSection:
+    """``[audit]``."""
+
+    file: Path | None = Path("audit.log")
+    """None: with the other messages of the daemon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole file; all paths are absolute."""
+
+    server: ServerSection
+    tls: TlsSection
+    policies: Mapping[Role, JobPolicy]
+    """Of every role."""
+    worker: WorkerSection
+    audit: AuditSection
+
+
+def load_config(path: Path) -> Config:
+    """Read a file; raises FailedPreconditionError that names every problem in it."""
+    action = f"use config {path}"
+    try:
+        with path.open("rb") as file:
+            text = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise FailedPreconditionError(action, error.strerror or str(error)) from error
+    if len(text) > _FILE_BYTES_MAX:
+        raise FailedPreconditionError(action, f"it has more than {_FILE_BYTES_MAX} bytes")
+    try:
+        table = tomllib.loads(text.decode())
+    except ValueError as error:  # also what is not TOML or not UTF-8
+        raise FailedPreconditionError(action, str(error)) from error
+    reader = SectionReader(path.absolute().parent)
+    config = _read_sections(reader, table)
+    if reader.problems:
+        several = len(reader.problems) > 1
+        why = "".join(f"\n  {problem}" for problem in reader.problems) if several else ""
+        raise FailedPreconditionError(action, why or reader.problems[0])
+    return config
+
+
+def _read_sections(reader: SectionReader, table: dict[str, object]) -> Config:
+    policy = reader.take_table(table, "policy", "$")
+    worker = reader.take_table(table, "worker", "$")
+    retention = reader.take_table(worker, "retention", "$.worker")
+    accounts = reader.take_table(worker, "accounts", "$.worker")
+    config = Config(
+        server=reader.section(reader.take_table(table, "server", "$"), "$.server", ServerSection()),
+        tls=reader.section(reader.take_table(table, "tls", "$"), "$.tls", TlsSection()),
+        policies={
+            role: _read_policy(reader, reader.take_table(policy, role.value, "$.policy"), role)
+            for role in Role
+        },
+        worker=reader.section(
+            worker,
+            "$.worker",
+            WorkerSection(
+                accounts=_read_accounts(reader, accounts),
+                retention=reader.section(retention, "$.worker.retention", RetentionSection()),
+            ),
+        ),
+        audit=reader.section(reader.take_table(table, "audit", "$"), "$.audit", AuditSection()),
+    )
+    reader.refuse_rest(policy, "$.policy", [role.value for role in Role])
+    reader.refuse_rest(table, "$", [*(each.name for each in fields(Config)), "policy"])
+    return config
+
+
+def _read_policy(reader: SectionReader, table: dict[str, object], role: Role) -> JobPolicy:
+    path = f"$.policy.{role.value}"
+    section = reader.section(table, path, _POLICIES[role])
+    for key, name in _LIMIT_NAMES.items():
+        try:
+            Limits(**{name: getattr(section, key)})
+        except InvalidLimitError as error:
+            # The range is told in thousandths of a CPU, which nobody wrote.
+            why = _CPU_RANGE if key == "cpu" else error.why
+            reader.problems.append(f"{path}.{key}: {why}")
+    return JobPolicy() if reader.problems else section.to_policy()
+
+
+def _read_accounts(reader: SectionReader, table: dict[str, object]) -> Mapping[UserName, str]:
+    accounts = {}
+    for name, account in table.items():
+        path = f"$.worker.accounts.{name}"
+        try:
+            user = parse_user_name(name)
+        except InvalidArgumentError as error:
+            reader.problems.append(f"{path}: {error.why}")
+            continue
+        if not isinstance(account, str) or not account:
+            reader.problems.append(f"{path}: it takes the name of a local account")
+            continue
+        accounts[user] = account
+    return accounts
