@@ -1,7 +1,7 @@
 """The configuration file ``jobworker.toml``: what it may say, what holds where it is silent.
 
-Owns: the schema (the dataclasses are it) and its defaults.  Not the notation (config_reader.py), not
-what the values bring about.
+Owns: the schema (the dataclasses are it) and its defaults.  Not the notation (config_reader.py),
+not what the values bring about.
 
 Every problem of a file is named at once, each with the path of its key.  Unknown keys are refused:
 a misspelt limit would otherwise be no limit.  ``"none"`` takes a default away where that is

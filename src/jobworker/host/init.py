@@ -1,0 +1,205 @@
+"""``jobworker init``: a new installation in one directory.
+
+Owns: what belongs to one, and that it comes whole or not at all: the certificates are made in a
+directory of another name, which then is renamed.  Not how they are made (``security.pki``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import ipaddress
+import os
+import secrets
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from jobworker.errors import FailedPreconditionError, InvalidArgumentError
+from jobworker.host.config_text import config_text
+from jobworker.model.ids import UserName, parse_user_name
+from jobworker.security import pki
+from jobworker.security.policy import Role
+from jobworker.security.store import (
+    CA_NAME,
+    SERVER_NAME,
+    PkiStore,
+    check_file_name,
+    write_file,
+)
+
+CONFIG_FILE: Final = "jobworker.toml"
+PKI_DIRECTORY: Final = "pki"
+_PORT: Final = 50051
+#: Always among the names of the server: the first try is on the machine itself.
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_CONFIG_MODE: Final = 0o600
+_DIRECTORY_MODE: Final = 0o700
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What was asked for, checked."""
+
+    directory: Path
+    hosts: tuple[str, ...]
+    clients: Mapping[UserName, Role]
+    days: int
+    force: bool
+
+    @property
+    def config(self) -> Path:
+        return self.directory / CONFIG_FILE
+
+    @property
+    def pki(self) -> Path:
+        return self.directory / PKI_DIRECTORY
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of the subcommand."""
+    parser.add_argument(
+        "--dir", type=Path, required=True, metavar="D", help="directory to make the files in"
+    )
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="name or address under which clients reach the service; may be repeated "
+        "(localhost always works)",
+    )
+    parser.add_argument(
+        "--user", action="append", metavar="NAME", help="a standard user (default: alice)"
+    )
+    parser.add_argument(
+        "--admin", action="append", metavar="NAME", help="an admin (default: admin)"
+    )
+    parser.add_argument(
+        "--days",
+        type=int,
+        default=pki.LEAF_DAYS_DEFAULT,
+        help="how long the certificates are valid (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an installation; its files are kept under another name, "
+        "its certificates are worth nothing any more",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the installation and say how to use it."""
+    plan = _make_plan(args)
+    kept = initialise(plan)
+    print(_report(plan, kept))
+    return 0
+
+
+def _make_plan(args: argparse.Namespace) -> _Plan:
+    clients: dict[UserName, Role] = {}
+    asked = [(name, Role.USER) for name in args.user or ["alice"]]
+    asked += [(name, Role.ADMIN) for name in args.admin or ["admin"]]
+    for text, role in asked:
+        name = check_file_name(parse_user_name(text))
+        if name in clients:
+            raise InvalidArgumentError("user name", name, "it is given twice")
+        clients[name] = role
+    return _Plan(
+        directory=args.dir.absolute(),
+        hosts=tuple(dict.fromkeys([*args.host, *_LOOPBACK])),
+        clients=clients,
+        days=args.days,
+        force=args.force,
+    )
+
+
+def initialise(plan: _Plan) -> Sequence[Path]:
+    """Make everything; returns where the files of an earlier installation are now.
+
+    Raises FailedPreconditionError, with nothing changed, if there is one and it is not to be
+    replaced.
+    """
+    action = f"make an installation in {plan.directory}"
+    for path in (plan.pki / f"{CA_NAME}.pem", plan.pki / f"{CA_NAME}.key", plan.config):
+        if not plan.force and path.exists():
+            raise FailedPreconditionError(action, f"{path} exists; --force replaces it")
+    ca = pki.make_ca()
+    pairs = {SERVER_NAME: pki.issue_server(ca, hosts=plan.hosts, days=plan.days)}
+    for name, role in plan.clients.items():
+        pairs[name] = pki.issue_client(ca, name=name, role=role, days=plan.days)
+    temporary = plan.directory / f".{PKI_DIRECTORY}.{secrets.token_hex(8)}"
+    try:
+        plan.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        _fill_store(PkiStore.create(temporary), ca, pairs)
+        kept = _keep_old(plan)
+        temporary.rename(plan.pki)
+    except OSError as error:
+        raise FailedPreconditionError(action, f"{error.filename}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # gone where all went well
+    write_file(plan.config, config_text(listen=_listen(plan.hosts)).encode(), mode=_CONFIG_MODE)
+    return kept
+
+
+def _fill_store(store: PkiStore, ca: pki.KeyPair, pairs: Mapping[str, pki.KeyPair]) -> None:
+    store.write_pair(CA_NAME, ca)
+    store.write_crl(pki.make_crl(ca, [], number=1), replace=False)
+    for name, pair in pairs.items():
+        store.record_issued(pair.certificate)
+        store.write_pair(name, pair)
+
+
+def _keep_old(plan: _Plan) -> Sequence[Path]:
+    """Move what ``--force`` replaces out of the way: keys are never destroyed here."""
+    now = datetime.datetime.now(datetime.UTC)
+    old = [path for path in (plan.pki, plan.config) if plan.force and os.path.lexists(path)]
+    return [path.rename(f"{path}.replaced-{now:%Y%m%dT%H%M%S.%f}") for path in old]
+
+
+def _listen(hosts: Sequence[str]) -> str:
+    """The first host if that is an address; every address of the machine if it is a name."""
+    try:
+        address = ipaddress.ip_address(hosts[0])
+    except ValueError:
+        return f"127.0.0.1:{_PORT}" if hosts[0] == "localhost" else f"[::]:{_PORT}"
+    return _with_port(str(address))
+
+
+def _with_port(host: str) -> str:
+    return f"[{host}]:{_PORT}" if ":" in host else f"{host}:{_PORT}"
+
+
+def _report(plan: _Plan, kept: Sequence[Path]) -> str:
+    name = next(iter(plan.clients))
+    server = _with_port(plan.hosts[0])
+    files = {"ca": f"{CA_NAME}.pem", "cert": f"{name}.pem", "key": f"{name}.key"}
+    paths = {option: str(plan.pki / file) for option, file in files.items()}
+    options = " ".join(f"--{option} {shlex.quote(path)}" for option, path in paths.items())
+    lines = [
+        *(f"kept {path}" for path in kept),
+        f"made {plan.config}",
+        f"made {plan.pki} with the CA, the server's certificate and, for {plan.days} days,",
+        *(f"  {each}.pem and {each}.key  ({role.value})" for each, role in plan.clients.items()),
+        "",
+        "Start the service:",
+        f"  jobworker serve --config {shlex.quote(str(plan.config))}",
+        "",
+        f"Run a command as {name}:",
+        f"  jobctl run --server {server} {options} -- echo hello",
+        "",
+        f"Or put this into ~/.config/jobworker/profiles.toml and say jobctl run --profile {name}:",
+        f"  [{name}]" if name.isalnum() else f'  ["{name}"]',
+        f'  server = "{server}"',
+        *(f"  {option} = {_toml_text(path)}" for option, path in paths.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _toml_text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
