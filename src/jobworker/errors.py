@@ -15,12 +15,13 @@
     │   └── UnenforceableLimitError this host cannot keep a limit that was asked for
     ├── ResourceExhaustedError      a bound was reached; names it
     ├── UnavailableError            try again: the service is away or going down
+    ├── DeadlineExceededError       the caller's time was up before the answer was there
     ├── DataLossError               stored or received bytes are not what they must be
     └── InternalError               a bug, or a host that does not behave
 
-Messages start with "cannot", name the thing and give the reason; what a caller may want to act on is
-also an attribute.  One table maps codes to gRPC status (``jobworker.api.status``), another to exit
-codes (``jobworker.cli.exits``); nothing else does.
+Messages start with "cannot", name the thing and give the reason; what a caller may want to act on
+is also an attribute.  One table maps codes to gRPC status (``jobworker.api.status``), another to
+exit codes (``jobworker.cli.exits``); nothing else does.
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ class InvalidArgumentError(JobWorkerError):
 class InvalidLimitError(InvalidArgumentError):
     """A limit that no host could keep."""
 
+    @property
+    def reason(self) -> str:
+        return "INVALID_LIMIT"
+
 
 class JobNotFoundError(JobWorkerError):
     """No such job, or none that the caller may see: the two are told apart by nothing."""
@@ -104,6 +109,10 @@ class JobNotFoundError(JobWorkerError):
     def reason(self) -> str:
         return "JOB_NOT_FOUND"
 
+    @property
+    def details(self) -> dict[str, str]:
+        return {"job_id": self.job_id}
+
 
 class PermissionDeniedError(JobWorkerError):
     """``cannot {action}: {why}``."""
@@ -113,6 +122,10 @@ class PermissionDeniedError(JobWorkerError):
     def __init__(self, action: str, why: str) -> None:
         super().__init__(f"cannot {action}: {why}")
         self.action = action
+
+    @property
+    def details(self) -> dict[str, str]:
+        return {"action": self.action}
 
 
 class UnauthenticatedError(JobWorkerError):
@@ -209,6 +222,15 @@ class UnavailableError(JobWorkerError):
     """``cannot {action}: {why}``: the same request may be sent again."""
 
     code = ErrorCode.UNAVAILABLE
+
+    def __init__(self, action: str, why: str) -> None:
+        super().__init__(f"cannot {action}: {why}")
+
+
+class DeadlineExceededError(JobWorkerError):
+    """``cannot {action}: {why}``: what was begun may still be going on."""
+
+    code = ErrorCode.DEADLINE_EXCEEDED
 
     def __init__(self, action: str, why: str) -> None:
         super().__init__(f"cannot {action}: {why}")
