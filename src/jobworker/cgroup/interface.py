@@ -1,9 +1,9 @@
 """What the floors above may ask of control groups, whatever version the host has.
 
 A *hierarchy* is the place on this host below which jobs get their cgroups; a worker claims it once.
-A *plan* says where the cgroups of one job are; it is plain data that travels to the shim, which makes them,
-and into the job's record, so that a later worker finds them again.  A *job cgroup* is the cgroups of
-one job: exactly one at a time (the shim, or after its death the worker) changes it.
+A *plan* says where the cgroups of one job are; it is plain data that travels to the shim, which
+makes them, and into the job's record, so that a later worker finds them again.  A *job cgroup* is
+the cgroups of one job: exactly one at a time (the shim, or after its death the worker) changes it.
 
 Source: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/*.rst.
 """
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.usage import Usage
 
@@ -30,7 +31,8 @@ class Mode(enum.Enum):
     LEGACY = "v1"
     """v1 trees only: a tree is killed through the freezer."""
     NONE = "none"
-    """No tree that this process may write to: a job is its session, and nothing is limited."""
+    """No tree that this process may write to: nothing is limited, and a job has no members that
+    could be told: whoever starts it kills its process group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +43,10 @@ class CgroupPlan:
     job: str = ""
     """v2 and hybrid: the job's own directory in the cgroup2 tree."""
     members: str = ""
-    """v2: the leaf below ``job`` that holds the command's processes; hybrid: ``job`` itself; v1: its
-    freezer directory."""
+    """v2: the leaf below ``job`` that holds the command's processes; hybrid: ``job`` itself; v1:
+    its freezer directory."""
     shim: str = ""
-    """v2: the leaf below ``job`` that holds the shim, whose writes so count against the job's IO."""
+    """v2: the leaf below ``job`` for the shim, whose writes so count against the job's IO."""
     controllers: Mapping[str, str] = field(default_factory=dict)
     """v1 and hybrid: controller ("cpu", "memory", …) to directory; mounts that carry two are named
     twice with one directory."""
@@ -54,23 +56,8 @@ class CgroupPlan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CgroupPlan:
-        """The opposite of ``to_json``; raises KeyError, TypeError or ValueError on anything else."""
+        """The opposite of ``to_json``; raises KeyError, TypeError or ValueError on other data."""
         return cls(**{**data, "mode": Mode(data["mode"]), "controllers": dict(data["controllers"])})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockDevice:
-    """A whole disk."""
-
-    major: int
-    minor: int
-    name: str
-    """As in /sys/block."""
-
-    @property
-    def number(self) -> str:
-        """``"8:0"``."""
-        return f"{self.major}:{self.minor}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +94,8 @@ class JobCgroup(Protocol):
     def open_joins(self) -> tuple[int, ...]:
         """Descriptors to each of which a fresh single-threaded child writes ``b"0"`` to join.
 
-        Complete where ``clone_fd`` is None; what is left to join where it is not.  The caller closes.
+        Complete where ``clone_fd`` is None; what is left to join where it is not.  The caller
+        closes them.
         """
 
     def join_shim(self) -> None:
@@ -116,6 +104,8 @@ class JobCgroup(Protocol):
     def open_events(self) -> int | None:
         """A descriptor that gets POLLPRI when the members become none, or None where there is none.
 
+        It is armed.  After each wake-up read it anew with ``os.pread`` from its start, which arms
+        it again, and only then ask ``is_populated``.
         Source: cgroup-v2.rst, "[Un]populated Notification".  The caller closes it.
         """
 
@@ -135,13 +125,18 @@ class JobCgroup(Protocol):
         """What the job has used; all None once the cgroup is gone."""
 
     def remove(self) -> None:
-        """Remove the directories, those below too; no-op where gone.  EBUSY if members are left."""
+        """Remove the directories, those below too; no-op where gone.
+
+        Raises OSError: EBUSY if members are left, on v2 also if the shim is still in its leaf.
+        """
 
 
 class Hierarchy(Protocol):
     """The place below which jobs get their cgroups."""
 
-    mode: Mode
+    @property
+    def mode(self) -> Mode:
+        """How it limits jobs and tells their members."""
 
     def plan(self, job_id: str) -> CgroupPlan:
         """Where a job of this id has its cgroups."""
@@ -153,4 +148,4 @@ class Hierarchy(Protocol):
         """Ids (directory names) of job cgroups that exist below this hierarchy."""
 
     def release(self) -> None:
-        """Remove the directories made by claiming, if no job is left in them; leave them otherwise."""
+        """Remove the directories made by claiming; leave those in which a job is left."""

@@ -1,0 +1,96 @@
+"""Directories of control groups: made, listed and removed the same way in both versions."""
+
+# Launchers and shims import this, and pathlib would be half of their start:
+# ruff: noqa: PTH102, PTH106, PTH112, PTH120
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from jobworker.kernel import kernfs
+
+#: How often a removal is repeated where no member is left; see ``remove``.
+_REMOVALS_MAX: Final = 8
+
+
+def chain(base: str, *, top: str) -> tuple[str, ...]:
+    """The directories from ``top`` down to ``base``, both included."""
+    found = [base]
+    while found[-1] != top and found[-1] != "/":
+        found.append(os.path.dirname(found[-1]))
+    return tuple(reversed(found))
+
+
+def make(path: str) -> bool:
+    """Make one cgroup; False if it was there.  Raises OSError."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise kernfs.ControlFileError("make cgroup", path, error.errno or errno.EIO) from error
+    return True
+
+
+def make_all(path: str) -> tuple[str, ...]:
+    """Make a cgroup and what is missing above it; those that were made, outermost first."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return tuple(directory for directory in reversed(missing) if make(directory))
+
+
+def names(path: str) -> tuple[str, ...]:
+    """The cgroups in a cgroup; none where it is gone."""
+    try:
+        with os.scandir(path) as entries:
+            return tuple(sorted(entry.name for entry in entries if entry.is_dir()))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def walk(path: str) -> Iterator[str]:
+    """A cgroup and all below it, the deepest first."""
+    for name in names(path):
+        yield from walk(f"{path}/{name}")
+    yield path
+
+
+def remove(path: str) -> None:
+    """Remove a cgroup and all below it; no-op where gone.  Raises OSError: EBUSY with members."""
+    for directory in walk(path):
+        _remove_one(directory)
+
+
+def remove_unused(paths: Iterable[str]) -> None:
+    """Remove those of some cgroups that are empty, the last first; leave the others."""
+    for path in reversed(tuple(paths)):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+
+
+def _remove_one(path: str) -> None:
+    for _ in range(_REMOVALS_MAX):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise kernfs.ControlFileError(
+                    "remove cgroup", path, error.errno or errno.EIO
+                ) from error
+            # One and the same exit empties the cgroups of a process in all trees, one after the
+            # other under one lock (Linux kernel/cgroup/cgroup.c, css_set_update_populated).  rmdir
+            # does not take that lock and may come in between; reading the members does, so that
+            # when it returns none, the next attempt sees all of the exit.
+            if names(path) or kernfs.read_if_there(path, "cgroup.procs"):
+                break
+        else:
+            return
+    raise kernfs.ControlFileError("remove cgroup", path, errno.EBUSY)

@@ -1,0 +1,60 @@
+"""A host without a cgroup that we may write to: nothing is limited, counted or told.
+
+Membership can't be had either: a session or a process group is left by anyone who likes (setsid),
+and descent is lost with the death of a parent.  So this says that there are no members, and leaves
+the process group, which is better than nothing, to whoever holds the main process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from jobworker.cgroup.proof import unenforced
+from jobworker.kernel.disks import BlockDevice
+from jobworker.model.limits import EffectiveLimit, Limits, Resource
+from jobworker.model.usage import Usage
+
+NO_CGROUP: Final = "no cgroup on this host may be written to"
+
+
+class NoLimits:
+    """Nothing is limited."""
+
+    def set_limits(
+        self, limits: Limits, devices: Sequence[BlockDevice]
+    ) -> Iterator[EffectiveLimit]:
+        """One record for each limit that is not kept."""
+        del devices
+        for resource in Resource:
+            requested = limits.get(resource)
+            if requested is not None:
+                yield unenforced(resource, requested, NO_CGROUP)
+
+    def usage(self) -> Usage:
+        """Nothing is counted."""
+        return Usage()
+
+
+class NoMembers:
+    """Nobody is known."""
+
+    def open_events(self) -> int | None:
+        """There is nothing to wait for."""
+        return None
+
+    def is_populated(self) -> bool:
+        """Unknown; "no" lets a job end with its main process."""
+        return False
+
+    def kill(self) -> None:
+        """Nobody can be reached."""
+
+    def signal(self, number: int) -> int:
+        """Nobody can be reached."""
+        del number
+        return 0
+
+    def pids(self) -> tuple[int, ...]:
+        """Nobody is known."""
+        return ()
