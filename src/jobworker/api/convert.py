@@ -52,7 +52,7 @@ def refuse_unknown_fields(message: Message, name: str) -> None:
     unknown = UnknownFieldSet(message)
     if len(unknown):
         why = "this version of jobworker knows no such field"
-        raise InvalidArgumentError(name, f"field number {unknown[0].field_number}", why)
+        raise InvalidArgumentError(f"{name} field", unknown[0].field_number, why)
 
 
 def limits_to_proto(limits: Limits) -> pb.Limits:
@@ -85,22 +85,20 @@ def effective_limit_from_proto(message: pb.EffectiveLimit) -> EffectiveLimit:
 
 
 def spec_to_proto(spec: JobSpec) -> pb.JobSpec:
-    """Raises InvalidArgumentError for text that is not Unicode: the wire carries no other."""
-    try:
-        return pb.JobSpec(
-            argv=spec.argv,
-            env=spec.env,
-            cwd=spec.cwd or "",
-            timeout=None if spec.timeout_s is None else duration_to_proto(spec.timeout_s),
-            name=spec.name,
-            labels=spec.labels,
-            limits=None if spec.limits.is_empty else limits_to_proto(spec.limits),
-            max_output_bytes=spec.max_output_bytes,
-            on_output_limit=spec.on_output_limit and ON_OUTPUT_LIMIT_NUMBERS[spec.on_output_limit],
-        )
-    except UnicodeEncodeError as error:
-        why = "arguments, variables, paths and names must be UTF-8 to be sent"
-        raise InvalidArgumentError("spec", error.object, why) from error
+    on_output_limit = None
+    if spec.on_output_limit is not None:
+        on_output_limit = ON_OUTPUT_LIMIT_NUMBERS[spec.on_output_limit]
+    return pb.JobSpec(
+        argv=spec.argv,
+        env=spec.env,
+        cwd=spec.cwd or "",
+        timeout=None if spec.timeout_s is None else duration_to_proto(spec.timeout_s),
+        name=_text(spec.name),
+        labels=spec.labels,
+        limits=None if spec.limits.is_empty else limits_to_proto(spec.limits),
+        max_output_bytes=spec.max_output_bytes,
+        on_output_limit=on_output_limit,
+    )
 
 
 def spec_from_proto(message: pb.JobSpec) -> JobSpec:
@@ -167,12 +165,11 @@ def ending_from_proto(message: pb.Ending) -> Ending:
 
 
 def job_to_proto(job: Job) -> pb.Job:
-    """Never raises for text that is not Unicode: a job that exists can be told about."""
     return pb.Job(
         id=job.id,
         owner=job.owner,
         state=STATE_NUMBERS[job.state],
-        spec=spec_to_proto(_with_unicode(job.spec)),
+        spec=spec_to_proto(job.spec),
         limits=limits_to_proto(job.limits),
         effective_limits=map(effective_limit_to_proto, job.effective),
         created_at=time_to_proto(job.created_at),
@@ -325,16 +322,6 @@ def _present(message: Message) -> dict[str, Any]:
     return {field.name: value for field, value in message.ListFields()}
 
 
-def _with_unicode(spec: JobSpec) -> JobSpec:
-    """The same, or with ``?`` for bytes that are not UTF-8: library users may start such jobs."""
-    return dataclasses.replace(
-        spec,
-        argv=tuple(map(_text, spec.argv)),
-        env={_text(name): _text(value) for name, value in spec.env.items()},
-        cwd=None if spec.cwd is None else _text(spec.cwd),
-        name=_text(spec.name),
-    )
-
-
 def _text(text: str) -> str:
+    """With ``?`` for what is not Unicode, such as a path that the kernel named: shown to people."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

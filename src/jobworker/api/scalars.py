@@ -71,9 +71,10 @@ def duration_to_proto(seconds: float) -> Duration:
 def duration_from_proto(message: Duration, field: str) -> float:
     """Seconds, 0 or more; raises InvalidArgumentError for anything else."""
     if not 0 <= message.nanos < _NANOS or not 0 <= message.seconds <= _DURATION_S_MAX:
-        value = f"of {message.seconds} s and {message.nanos} ns"
+        value = message.seconds + message.nanos / _NANOS
         raise InvalidArgumentError(field, value, "it takes 0 or more seconds")
-    return message.seconds + message.nanos / _NANOS
+    # One division, so that what was rounded to a nanosecond comes back as the same float.
+    return (message.seconds * _NANOS + message.nanos) / _NANOS
 
 
 def micros_to_proto(micros: int) -> Timestamp:
@@ -84,7 +85,7 @@ def micros_to_proto(micros: int) -> Timestamp:
 def micros_from_proto(message: Timestamp, field: str) -> int:
     """Microseconds since 1970, rounded down; raises InvalidArgumentError outside years 1-9999."""
     if not 0 <= message.nanos < _NANOS or message.seconds not in _TIMESTAMP_S_RANGE:
-        value = f"of {message.seconds} s and {message.nanos} ns"
+        value = message.seconds + message.nanos / _NANOS
         raise InvalidArgumentError(field, value, "it is no time of the years 1 to 9999")
     return message.seconds * _MICROS + message.nanos // 1000
 

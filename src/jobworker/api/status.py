@@ -132,7 +132,7 @@ def from_rpc_error(error: grpc.RpcError) -> JobWorkerError:
     """The error that the service raised; for a failed connection, one that says so."""
     code = error.code().name
     status = _details(error.trailing_metadata() or ())
-    if status is None:
+    if status is None or not status.message:
         return _from_transport(code, error.details() or "no reason given")
     info, why = ErrorInfo(), ""
     for detail in status.details:
