@@ -65,13 +65,17 @@ def test_a_cgroup_of_ours_is_a_leak(cgroup_name: str) -> None:
         made.rmdir()
 
 
+@pytest.mark.parametrize("is_strict", [True, False])
 def test_cgroups_of_another_run_are_not_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cgroup_name: str, monkeypatch: pytest.MonkeyPatch, *, is_strict: bool
 ) -> None:
-    (tmp_path / "jobworker-test-1" / "job").mkdir(parents=True)
-    (tmp_path / "jobworker" / "job").mkdir(parents=True)
-    monkeypatch.setattr(guards, "cgroup_mounts", lambda: (tmp_path,))
-    assert set(guards.our_cgroups()) == {f"{tmp_path}/jobworker", f"{tmp_path}/jobworker/job"}
+    monkeypatch.setenv(guards.STRICT_VARIABLE, "1" if is_strict else "")
+    monkeypatch.setattr(guards, "cgroup_mounts", lambda: (tmp_path / "tree",))
+    for name in ("jobworker-test-1", cgroup_name, "jobworker", "other"):
+        (tmp_path / "tree" / name / "job").mkdir(parents=True)
+    ours = [cgroup_name, "jobworker"] if is_strict else [cgroup_name]
+    found = {Path(path).relative_to(tmp_path / "tree") for path in guards.our_cgroups()}
+    assert found == {Path(name, below) for name in ours for below in ("", "job")}
 
 
 @pytest.mark.anyio

@@ -62,7 +62,7 @@ class Wanted:
     alternative_names: Sequence[x509.GeneralName] = ()
     usages: Sequence[x509.ObjectIdentifier] | None = (CLIENT_AUTH,)
     key: Callable[[], PrivateKey] = field(default=lambda: ec.generate_private_key(ec.SECP256R1()))
-    hash: hashes.HashAlgorithm = field(default_factory=hashes.SHA256)
+    hash: hashes.SHA224 | hashes.SHA256 | hashes.SHA384 = field(default_factory=hashes.SHA256)
     is_ca: bool = False
     has_constraints: bool = True
     digital_signature: bool = True
@@ -219,7 +219,7 @@ class Installation:
 def make_installation(
     directory: Path, *, users: Sequence[str] = ("alice", "bob"), admins: Sequence[str] = ("admin",)
 ) -> Installation:
-    """A CA, an empty revocation list, a server for loopback and clients.  directory: not yet there."""
+    """A CA, an empty revocation list, a server for loopback, clients.  directory: not yet there."""
     store = PkiStore.create(directory)
     ca = pki.make_ca()
     store.write_pair(CA_NAME, ca)

@@ -31,10 +31,8 @@ _LOOK_EVERY_S: Final = 0.02
 #: Functions of ours that call the kernel from the event loop, and why each may.
 MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {}
 
-_OUR_CGROUP = re.compile(r"jobworker")
-#: Cgroup parents that tests make carry the number of their pytest process: those of another run on
-#: the same machine are none of our business.
-_FOREIGN_RUN = re.compile(r"jobworker-test-(?P<pid>\d+)")
+#: Cgroup parents that tests make carry the number of their pytest process.
+_OUR_CGROUP = re.compile(r"jobworker(?:-test-(?P<pid>\d+))?")
 
 
 def is_strict() -> bool:
@@ -91,15 +89,19 @@ def cgroup_mounts() -> tuple[Path, ...]:
 
 
 def our_cgroups() -> Counter[str]:
-    """Every cgroup at or below one that has our name, in every tree."""
+    """Every cgroup at or below one that has our name, in every tree.
+
+    Those of another run on the same machine are none of our business: of one that says so in its
+    name, and in a run that is not strict also those that say nothing.
+    """
+    mine = {str(os.getpid()), None} if is_strict() else {str(os.getpid())}
     found: Counter[str] = Counter()
     for mount in cgroup_mounts():
         for path, names, _ in os.walk(mount):
-            below = path[len(str(mount)) :]
-            foreign = _FOREIGN_RUN.search(below)
-            if foreign is not None and int(foreign["pid"]) != os.getpid():
+            ours = _OUR_CGROUP.search(path, len(str(mount)))
+            if ours is not None and ours["pid"] not in mine:
                 names.clear()
-            elif _OUR_CGROUP.search(below):
+            elif ours is not None:
                 found[path] += 1
     return found
 
