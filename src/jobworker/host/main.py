@@ -1,7 +1,7 @@
 """The command ``jobworker``: finds the subcommand, runs it, turns errors into words and exit codes.
 
 Owns: the list of subcommands and the exit codes (0 done, 1 failed, 2 wrong usage).  A subcommand is
-a module with ``add_arguments(parser)`` and ``run(args) -> int``; only the one that runs is imported.
+a module with ``add_arguments(parser)`` and ``run(args) -> int``; only that which runs is imported.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def make_crl(
     now: datetime.datetime | None = None,
 ) -> x509.CertificateRevocationList:
     """The CA's signed list.  number: more than that of the list before it."""
-    now = now or _utc_now()
+    now = now or utc_now()
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(ca.certificate.subject)
@@ -179,7 +179,7 @@ def _builder(
     now: datetime.datetime | None,
     days: int,
 ) -> x509.CertificateBuilder:
-    now = now or _utc_now()
+    now = now or utc_now()
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -222,5 +222,6 @@ def _host_name(host: str) -> x509.GeneralName:
     return x509.DNSName(host)
 
 
-def _utc_now() -> datetime.datetime:
+def utc_now() -> datetime.datetime:
+    """With its zone, as certificates want it."""
     return datetime.datetime.now(datetime.UTC)
