@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 _FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 _CRL_BEGIN: Final = b"-----BEGIN X509 CRL-----"
 
-#: What the parser raises for bytes that are no good certificate or list; KeyError is for a name made
-#: of a string type that it does not know.
+#: What the parser raises for bytes that are no good certificate or list; KeyError is for a name
+#: made of a string type that it does not know.
 PARSE_ERRORS: Final = (
     ValueError,
     KeyError,
