@@ -1,0 +1,420 @@
+"""The library's door: run jobs on this machine, without any network.
+
+::
+
+    async with open_worker(Path("/var/lib/jobworker")) as worker:
+        job = await worker.start(JobSpec(argv=("make", "-j4")), owner=UserName("alice"))
+        async for event in worker.follow(job.id):
+            ...
+        job = await worker.wait(job.id)
+
+A worker belongs to one event loop and one state directory.  Jobs do not depend on it: they go on
+when the block is left or the process is killed, and the next worker on the same directory finds
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from jobworker.cgroup.choose import open_hierarchy
+from jobworker.cgroup.interface import Hierarchy
+from jobworker.errors import (
+    DataLossError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    UnavailableError,
+    UnenforceableLimitError,
+    errno_text,
+)
+from jobworker.jobs.accounts import Accounts
+from jobworker.jobs.directories import StateDirectory
+from jobworker.jobs.endings import Endings
+from jobworker.jobs.live import LiveJob
+from jobworker.jobs.recovery import open_journal, recover
+from jobworker.jobs.registry import Registry
+from jobworker.jobs.retention import Keeper
+from jobworker.jobs.settings import RequireLimits, Retention, WorkerSettings
+from jobworker.jobs.starting import Starter
+from jobworker.kernel.disks import MountedDisks
+from jobworker.model.ids import JobId, RequestId, UserName
+from jobworker.model.job import Job, JobFilter, JobPage
+from jobworker.model.limits import EffectiveLimit, Limits
+from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
+from jobworker.model.policy import JobPolicy
+from jobworker.model.spec import JobSpec
+from jobworker.model.state import JobState
+from jobworker.model.usage import Usage
+from jobworker.output.follow import LogWatcher, Signal, View, read_log
+from jobworker.output.log import LogReader, read_board
+from jobworker.shim import records
+from jobworker.shim.launcher import Launcher
+
+PAGE_SIZE_DEFAULT: Final = 100
+PAGE_SIZE_MAX: Final = 1000
+#: A stop that waits longer than this for SIGTERM to work is a mistake in the unit.
+GRACE_S_MAX: Final = 24 * 3600.0
+
+
+@contextlib.asynccontextmanager
+async def open_worker(
+    state_dir: Path, settings: WorkerSettings | None = None
+) -> AsyncIterator[Worker]:
+    """A worker on a state directory, which is made if it is not there.
+
+    Finds the jobs of an earlier worker first.  Leaving the block leaves the jobs running.
+
+    Raises FailedPreconditionError if another worker has the directory, UnavailableError if it can't
+    be used.
+    """
+    settings = settings or WorkerSettings()
+    async with contextlib.AsyncExitStack() as stack:
+        directories = StateDirectory(state_dir, settings.scratch_dir)
+        stack.callback(directories.close)
+        # Before there are threads and children: on a v2 host this moves the process itself.
+        name = (
+            f"jobworker-{hashlib.sha256(os.fsencode(directories.path.resolve())).hexdigest()[:8]}"
+        )
+        hierarchy = open_hierarchy(name, parent=settings.cgroup_parent)
+        stack.callback(hierarchy.release)
+        launcher = Launcher(directories.starting_lock)
+        stack.callback(launcher.close)
+        # Settles every start of an earlier worker: afterwards the records are complete.
+        await launcher.ensure()
+        journal = await open_journal(directories)
+        stack.callback(journal.close)
+        disks = stack.enter_context(MountedDisks())
+        watcher = LogWatcher()
+        stack.callback(watcher.close)
+        async with asyncio.TaskGroup() as tasks:
+            registry = Registry(journal, directories, tasks)
+            endings = Endings(registry)
+            await recover(registry, endings, hierarchy)
+            keeper = Keeper(registry, settings.retention)
+            registry.run_until_released(keeper.run())
+            starter = Starter(
+                registry=registry,
+                endings=endings,
+                launcher=launcher,
+                hierarchy=hierarchy,
+                accounts=Accounts(settings, journal),
+                disks=disks,
+                settings=settings,
+            )
+            worker = Worker(registry, endings, starter, keeper, watcher, hierarchy, settings)
+            try:
+                yield worker
+            finally:
+                registry.release()
+
+
+class Worker:
+    """Starts, stops, queries and follows jobs.  Made by ``open_worker``."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        endings: Endings,
+        starter: Starter,
+        keeper: Keeper,
+        watcher: LogWatcher,
+        hierarchy: Hierarchy,
+        settings: WorkerSettings,
+    ) -> None:
+        self._registry = registry
+        self._endings = endings
+        self._starter = starter
+        self._keeper = keeper
+        self._watcher = watcher
+        self._settings = settings
+        self.hierarchy = hierarchy
+        """What this host can enforce; for the operator's tools."""
+
+    # -- starting and stopping
+    # -----------------------------------------------------------------------
+
+    async def start(
+        self,
+        spec: JobSpec,
+        *,
+        owner: UserName,
+        policy: JobPolicy | None = None,
+        request_id: RequestId | None = None,
+    ) -> Job:
+        """Start a command; returns once it is executed.
+
+        policy: completes and bounds the spec; without one nothing is limited that the spec does not
+        limit.  request_id: a repeated call with the same one, also after a crash, returns the job
+        of the first.
+
+        Raises StartFailedError if the command can't be executed, UnenforceableLimitError,
+        ResourceExhaustedError, InvalidArgumentError, RequestReusedError, UnavailableError.
+        Cancelling stops the waiting: the job starts all the same.
+        """
+        return await self._starter.start(spec, owner, policy or JobPolicy(), request_id)
+
+    async def stop(
+        self,
+        job_id: JobId,
+        *,
+        stopped_by: UserName,
+        grace_s: float | None = None,
+        wait: bool = True,
+    ) -> Job:
+        """SIGTERM to all processes of a job, SIGKILL after ``grace_s``; 0 is SIGKILL at once.
+
+        Idempotent.  The wish is recorded before this waits, and is carried out whether or not
+        somebody waits or lives.  A later stop can shorten the grace, never lengthen it.
+        """
+        if grace_s is not None and not 0 <= grace_s <= GRACE_S_MAX:
+            raise InvalidArgumentError("grace", grace_s, f"it takes 0 to {GRACE_S_MAX:.0f} seconds")
+        live = self._registry.live.get(job_id)
+        if live is None or live.ended.is_set():
+            return await self.get(job_id)
+        grace = self._settings.default_grace_s if grace_s is None else grace_s
+        await asyncio.to_thread(self._record_stop, live, stopped_by, grace)
+        if not live.ended.is_set():
+            self._registry.move(live, JobState.STOPPING)
+            self._endings.wake_shim(live)
+        if wait:
+            await live.ended.wait()
+            return live.job
+        return await self.get(job_id)
+
+    def _record_stop(self, live: LiveJob, stopped_by: UserName, grace_s: float) -> None:
+        record = {"stopped_by": stopped_by, "grace_s": grace_s}
+        try:
+            with self._registry.directories.open_job(live.job.id) as directory:
+                records.write(directory, records.STOP, record, durable=False)
+        except OSError as error:
+            reason = errno_text(error.errno or 0)
+            raise UnavailableError(f"record the stop of job {live.job.id}", reason) from error
+
+    async def stop_all(self, *, stopped_by: UserName, grace_s: float | None = None) -> None:
+        """Stop every running job and wait until all have ended."""
+        async with asyncio.TaskGroup() as tasks:
+            for job_id in tuple(self._registry.live):
+                tasks.create_task(self.stop(job_id, stopped_by=stopped_by, grace_s=grace_s))
+
+    async def update_limits(self, job_id: JobId, limits: Limits) -> Job:
+        """Change those limits of a running job that are given.
+
+        Raises FailedPreconditionError if it has ended, UnenforceableLimitError if this host does
+        not keep one of them and the settings are strict; then some may have been changed.
+        """
+        live = self._registry.live.get(job_id)
+        if live is None or live.cgroup is None or live.ended.is_set():
+            await self._registry.find(job_id)
+            raise FailedPreconditionError(f"change the limits of job {job_id}", "it does not run")
+        changed = await asyncio.to_thread(live.cgroup.set_limits, limits, live.devices)
+        if not live.ended.is_set():
+            kept = tuple(old for old in live.job.effective if limits.get(old.resource) is None)
+            job = replace(
+                live.job, limits=limits.or_else(live.job.limits), effective=kept + changed
+            )
+            self._registry.change(live, job)
+        self._require(changed)
+        return await self.get(job_id)
+
+    def _require(self, limits: tuple[EffectiveLimit, ...]) -> None:
+        for limit in limits:
+            if not limit.is_enforced and self._settings.require_limits is RequireLimits.STRICT:
+                raise UnenforceableLimitError(limit.resource.value, limit.note)
+
+    async def delete(self, job_id: JobId) -> None:
+        """Remove an ended job with its output.  Who reads it just now reads on to its end.
+
+        Raises FailedPreconditionError while it runs.
+        """
+        await self._keeper.remove(await self._registry.find(job_id))
+
+    # -- asking
+    # --------------------------------------------------------------------------------------
+
+    async def get(self, job_id: JobId) -> Job:
+        """A job as it is now, with its usage.  Raises JobNotFoundError."""
+        job = await self._registry.find(job_id)
+        live = self._registry.live.get(job_id)
+        return job if live is None else await asyncio.to_thread(self._measured, live, job)
+
+    async def owner_of(self, job_id: JobId) -> UserName:
+        """Who started a job.  Raises JobNotFoundError."""
+        return (await self._registry.find(job_id)).owner
+
+    async def list(
+        self,
+        which: JobFilter | None = None,
+        *,
+        page_size: int = PAGE_SIZE_DEFAULT,
+        page_token: str = "",
+    ) -> JobPage:
+        """Jobs, newest first; live ones with their usage."""
+        if not 1 <= page_size <= PAGE_SIZE_MAX:
+            raise InvalidArgumentError("page_size", page_size, f"it takes 1 to {PAGE_SIZE_MAX}")
+        page = await self._registry.page(which or JobFilter(), page_size, page_token)
+        return await asyncio.to_thread(self._measured_page, page)
+
+    async def wait(self, job_id: JobId) -> Job:
+        """The job once it has ended."""
+        live = self._registry.live.get(job_id)
+        if live is None:
+            return await self._registry.find(job_id)
+        await live.ended.wait()
+        return live.job
+
+    def watch(
+        self, which: JobFilter | None = None, *, heartbeat_s: float | None = None
+    ) -> AsyncIterator[Job | None]:
+        """Live jobs that match, then each change, for as long as it is iterated; None when idle.
+
+        Of several changes of a job between two looks the last one is given.  An async generator:
+        close it with ``contextlib.aclosing``.
+        """
+        return self._registry.watch(which or JobFilter(), heartbeat_s)
+
+    def _measured_page(self, page: JobPage) -> JobPage:
+        live = self._registry.live
+        jobs = tuple(
+            self._measured(live[job.id], job) if job.id in live else job for job in page.jobs
+        )
+        return replace(page, jobs=jobs)
+
+    def _measured(self, live: LiveJob, job: Job) -> Job:
+        """In a thread: what a live job uses and has written now."""
+        if job.state is JobState.ENDED:
+            return job
+        try:
+            with self._registry.directories.open_job(job.id) as directory:
+                output, blocked_errno = read_board(directory)
+        except FileNotFoundError:
+            return job
+        usage = Usage() if live.cgroup is None else live.cgroup.usage()
+        conditions = (_blocked_text(blocked_errno),) if blocked_errno else ()
+        return replace(job, usage=usage, output=output, conditions=conditions)
+
+    # -- output
+    # --------------------------------------------------------------------------------------
+
+    async def follow(
+        self,
+        job_id: JobId,
+        *,
+        offset: int = 0,
+        follow: bool = True,
+        stream: Stream | None = None,
+        tail_lines: int | None = None,
+        since_us: int | None = None,
+        exact_times: bool = False,
+        heartbeat_s: float | None = None,
+    ) -> AsyncIterator[Chunk | Heartbeat | EndOfOutput]:
+        """The output of a job from byte ``offset`` on, and as it is written; ends with EndOfOutput.
+
+        follow: False ends with what is there now.  stream: only this one.  tail_lines, since_us:
+        where to begin, instead of ``offset``.  exact_times: do not join what was written at
+        different times. heartbeat_s: a Heartbeat after so long without output.
+
+        Raises JobNotFoundError, InvalidArgumentError for an offset beyond the end of a job that has
+        ended, DataLossError if bytes that were kept are not there.  An async generator: close it
+        with ``contextlib.aclosing``.
+        """
+        if offset < 0:
+            raise InvalidArgumentError("offset", offset, "it takes 0 or more")
+        view = View(
+            offset=offset,
+            stream=stream,
+            tail_lines=tail_lines,
+            since_us=since_us,
+            exact_times=exact_times,
+        )
+        job = await self._registry.find(job_id)
+        live = self._registry.live.get(job_id)
+        if live is not None and not live.started.done():
+            # Until then there is no log.  A failed start has none either, and is told by its
+            # ending.
+            await asyncio.wait((live.started,))
+        log = self._open_log(job_id)
+        if log is not None:
+            with log:
+                events = self._read(log, view, live, job_id, follow=follow, heartbeat_s=heartbeat_s)
+                async with contextlib.aclosing(events):
+                    async for event in events:
+                        yield event
+                _check_kept(log, job if live is None else live.job)
+        elif offset:
+            raise InvalidArgumentError("offset", offset, "the job has no output")
+        yield self._end_of_output(live, job if live is None else live.job)
+
+    async def _read(
+        self,
+        log: LogReader,
+        view: View,
+        live: LiveJob | None,
+        job_id: JobId,
+        *,
+        follow: bool,
+        heartbeat_s: float | None,
+    ) -> AsyncGenerator[Chunk | Heartbeat, None]:
+        with contextlib.ExitStack() as stack:
+            if live is not None and follow and not live.ended.is_set():
+                directory = self._registry.directories.job(job_id)
+                stack.callback(self._watcher.unwatch, self._watcher.watch(directory, live.changed))
+            elif view.offset > log.kept_bytes():
+                why = f"the output ends at byte {log.kept_bytes()}"
+                raise InvalidArgumentError("offset", view.offset, why)
+            pieces = read_log(
+                log,
+                view,
+                changed=Signal() if live is None else live.changed,
+                is_complete=lambda: live is None or live.ended.is_set(),
+                follow=follow,
+                heartbeat_s=heartbeat_s,
+            )
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+
+    def _open_log(self, job_id: JobId) -> LogReader | None:
+        try:
+            with self._registry.directories.open_job(job_id) as directory:
+                return LogReader(directory)
+        except FileNotFoundError:
+            return None
+
+    def _end_of_output(self, live: LiveJob | None, job: Job) -> EndOfOutput:
+        if job.ending is not None:
+            return EndOfOutput(job.output, job.ending)
+        assert live is not None  # noqa: S101 - for the type checker: only live jobs have no ending
+        return EndOfOutput(self._measured(live, job).output, None)
+
+
+def _check_kept(log: LogReader, job: Job) -> None:
+    """Is everything there that the ending says was kept?"""
+    if job.ending is None:
+        return
+    kept, recorded = log.kept_bytes(), job.ending.output.kept_bytes
+    if kept != recorded:
+        why = f"{recorded} bytes were kept, and its log has {kept}"
+        raise DataLossError(f"read the output of job {job.id}", why)
+
+
+def _blocked_text(number: int) -> str:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "output blocked: no space"
+    return f"output blocked: {errno_text(number)}"
+
+
+__all__ = [
+    "RequireLimits",
+    "Retention",
+    "Worker",
+    "WorkerSettings",
+    "open_worker",
+]

@@ -44,7 +44,7 @@ def is_job_id_prefix(text: str) -> bool:
 
 
 def parse_user_name(text: str) -> UserName:
-    """Raises InvalidArgumentError unless it is 1-64 of ``A-Z a-z 0-9 . _ @ -``, no dot or dash first."""
+    """Raises InvalidArgumentError for anything but 1-64 letters, digits and ``._@-``."""
     if _USER_NAME.fullmatch(text) is None:
         raise InvalidArgumentError(
             "user name",

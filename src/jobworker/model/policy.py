@@ -17,7 +17,7 @@ class JobPolicy:
     timeout_s: float | None = None
     """In force where the spec says nothing; ``None`` is for ever."""
     max_output_bytes: int | None = None
-    """Kept output of one job: the default and the most that a spec may ask for; ``None``: no bound."""
+    """Kept output of one job: the default, and the most that a spec may ask for."""
     on_output_limit: OnOutputLimit = OnOutputLimit.STOP
     """In force where the spec says nothing."""
     max_running_jobs: int | None = None

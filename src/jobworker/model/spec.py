@@ -109,9 +109,9 @@ def _check_text(field_name: str, text: str) -> int:
     if "\0" in text:
         raise InvalidArgumentError(field_name, text, "it takes no NUL character")
     try:
-        size = len(text.encode("utf-8", "surrogateescape")) + 1
+        size = len(text.encode()) + 1
     except UnicodeEncodeError as error:
-        raise InvalidArgumentError(field_name, text, "it is not text") from error
+        raise InvalidArgumentError(field_name, text, "it is not valid Unicode text") from error
     if size > ARGUMENT_BYTES_MAX:
         raise InvalidArgumentError(
             field_name, f"of {size} bytes", f"the most is {ARGUMENT_BYTES_MAX}"

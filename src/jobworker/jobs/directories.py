@@ -1,0 +1,122 @@
+"""The state directory: one directory for each job, and what the jobs themselves may enter.
+
+::
+
+    state/                0711, ours           daemon.lock, starting.lock, launcher.log
+    ├── journal.sqlite    0600
+    ├── jobs/             0700                 nobody else may even pass
+    │   └── <id>/         0700                 spec.json, output, index, exit.json, …
+    └── scratch/          0711                 or elsewhere, by the settings
+        └── <id>/         0700, the job's user: working directory and HOME of the job
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from jobworker.errors import FailedPreconditionError, UnavailableError, errno_text
+from jobworker.model.ids import JobId
+from jobworker.shim.order import Account
+
+_LOCK_FILE: Final = "daemon.lock"
+
+
+class StateDirectory:
+    """Owns the layout and the lock that keeps a second worker away."""
+
+    def __init__(self, path: Path, scratch: Path | None) -> None:
+        """Makes what is missing and takes the lock.
+
+        Raises UnavailableError if it can't be used, FailedPreconditionError if another worker uses
+        it.
+        """
+        self.path = path.absolute()
+        self.jobs = self.path / "jobs"
+        self.scratch = (self.path / "scratch") if scratch is None else scratch.absolute()
+        self.journal_file = self.path / "journal.sqlite"
+        self.starting_lock = self.path / "starting.lock"
+        try:
+            for folder, mode in ((self.path, 0o711), (self.jobs, 0o700), (self.scratch, 0o711)):
+                _make(folder, mode)
+            self._lock = self._take_lock()
+        except OSError as error:
+            raise UnavailableError(
+                f"use the state directory {self.path}", errno_text(error.errno or 0)
+            ) from error
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._lock)
+
+    def job(self, job_id: JobId) -> Path:
+        return self.jobs / job_id
+
+    @contextlib.contextmanager
+    def open_job(self, job_id: JobId) -> Iterator[int]:
+        """A descriptor of a job's directory.  Raises FileNotFoundError."""
+        fd = os.open(self.job(job_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def job_scratch(self, job_id: JobId) -> Path:
+        return self.scratch / job_id
+
+    def make_job(self, job_id: JobId, account: Account | None) -> None:
+        """The job's directory and its scratch.  Raises OSError."""
+        self.job(job_id).mkdir(mode=0o700)
+        scratch = self.job_scratch(job_id)
+        scratch.mkdir(mode=0o700)
+        if account is not None:
+            os.chown(scratch, account.uid, account.gid)
+
+    def remove_scratch(self, job_id: JobId) -> None:
+        """No process of the job is left; rmtree follows no symbolic link that it planted."""
+        shutil.rmtree(self.job_scratch(job_id), ignore_errors=True)
+
+    def remove_job(self, job_id: JobId) -> None:
+        """With its output.  Readers that have it open read on."""
+        shutil.rmtree(self.job(job_id), ignore_errors=True)
+        self.remove_scratch(job_id)
+
+    def free_bytes(self) -> int:
+        """Of the file system, for us."""
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
+
+    def closed_above_scratch(self) -> Path | None:
+        """The first directory on the way to the scratch that other users may not pass, if any."""
+        for folder in reversed((self.scratch, *self.scratch.parents)):
+            if not folder.stat().st_mode & 0o001:
+                return folder
+        return None
+
+    def _take_lock(self) -> int:
+        fd = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            why = f"another jobworker uses it (pid {holder})"
+            raise FailedPreconditionError(f"use the state directory {self.path}", why) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _make(folder: Path, mode: int) -> None:
+    """One that is there keeps the mode that its owner gave it."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(mode)

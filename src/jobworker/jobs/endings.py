@@ -1,0 +1,181 @@
+"""How the worker learns that a job is over, and what it does when the shim can't say.
+
+A shim that exits has written the ending.  One that was killed has not: then the job's cgroup is
+killed, what the log has is kept, and the ending is LOST; it is never made up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import os
+from dataclasses import replace
+
+from jobworker.cgroup.choose import open_job
+from jobworker.cgroup.interface import JobCgroup
+from jobworker.jobs.evidence import Evidence, count_output, read_evidence, read_fault
+from jobworker.jobs.live import LiveJob
+from jobworker.jobs.registry import Registry
+from jobworker.kernel.process import open_process, read_boot_id, send_signal
+from jobworker.kernel.readiness import open_priority_poll
+from jobworker.model.ending import Ending, EndReason
+from jobworker.model.job import Job
+from jobworker.model.state import JobState
+from jobworker.model.usage import Usage
+from jobworker.shim.supervise import WAKE_SIGNAL
+
+logger = logging.getLogger(__name__)
+
+
+class Endings:
+    """Waits for shims and settles what became of their jobs."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._directories = registry.directories
+
+    def watch(self, live: LiveJob, evidence: Evidence) -> bool:
+        """Take care of a job whose shim lives: from here on its end is noticed.
+
+        False if the shim is gone already: then ``settle`` it.
+        """
+        pidfd = None if evidence.shim is None else open_process(evidence.shim)
+        if pidfd is None:
+            return False
+        live.pidfd = pidfd
+        if evidence.order is not None:
+            live.cgroup = open_job(evidence.order.cgroup)
+            live.devices = evidence.order.devices
+        self._registry.run_until_released(self._wait(live, pidfd))
+        return True
+
+    def wake_shim(self, live: LiveJob) -> None:
+        """Have the shim look at the records; no-op if it is not known or gone."""
+        if live.pidfd is not None:
+            send_signal(live.pidfd, WAKE_SIGNAL)
+
+    async def _wait(self, live: LiveJob, pidfd: int) -> None:
+        try:
+            await _wait_readable(pidfd)
+        finally:
+            live.pidfd = None
+            os.close(pidfd)
+        await self.settle(live)
+
+    async def settle(self, live: LiveJob) -> None:
+        """The shim is gone, or there never was one: end the job by what the records prove."""
+        job_id = live.job.id
+        evidence = await asyncio.to_thread(read_evidence, self._directories, job_id)
+        job = live.job
+        if evidence.started is not None and job.started_at is None:
+            started = evidence.started
+            job = replace(job, started_at=started.at, effective=started.effective)
+        if evidence.ended is not None:
+            # The cgroup too: the shim may have been killed between the record and the removal.
+            await self._clear(job, evidence)
+            ended = _with_ending(job, evidence.ended.ending, evidence.ended.at)
+        else:
+            ended = await self._lose(job, evidence)
+        await asyncio.to_thread(self._directories.remove_scratch, job_id)
+        self._registry.end(live, ended)
+
+    async def _lose(self, job: Job, evidence: Evidence) -> Job:
+        usage = await self._clear(job, evidence)
+        totals = await asyncio.to_thread(count_output, self._directories, job.id)
+        fault = await asyncio.to_thread(read_fault, self._directories, job.id)
+        reason, message = _account_without_record(job, evidence, fault)
+        logger.error("job ended without a record", extra={"job_id": job.id, "reason": message})
+        ending = Ending(reason=reason, message=message, usage=usage, output=totals)
+        return _with_ending(job, ending, datetime.datetime.now(datetime.UTC))
+
+    async def _clear(self, job: Job, evidence: Evidence) -> Usage:
+        """Kill what is left of a job and remove its cgroups; what it had used."""
+        if evidence.order is None:
+            return Usage()
+        cgroup = open_job(evidence.order.cgroup)
+        try:
+            if cgroup.is_populated():
+                cgroup.kill()
+                await _wait_empty(cgroup)
+            usage = replace(cgroup.usage(), memory_bytes=None, tasks=None)
+            cgroup.remove()
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            logger.exception("cannot clear a job", extra={"job_id": job.id, "reason": reason})
+            return Usage()
+        return usage
+
+
+def _account_without_record(job: Job, evidence: Evidence, fault: str) -> tuple[EndReason, str]:
+    """Why there is no ending, as far as it can be known."""
+    if evidence.shim is None and not evidence.damage:
+        return (
+            EndReason.START_FAILED,
+            "the start was interrupted before the command was executed",
+        )
+    if evidence.shim is not None and evidence.shim.boot_id != read_boot_id():
+        return EndReason.LOST, "the machine went down while it ran"
+    if evidence.damage:
+        return EndReason.LOST, f"there is no record of its ending: {evidence.damage}"
+    because = f" ({fault})" if fault else ""
+    if evidence.started is None and job.state is JobState.STARTING:
+        return EndReason.LOST, f"its shim was killed{because} while starting it; it may have run"
+    return EndReason.LOST, f"its shim was killed{because}; the job was killed with it"
+
+
+def _with_ending(job: Job, ending: Ending, at: datetime.datetime) -> Job:
+    return replace(
+        job,
+        state=JobState.ENDED,
+        ended_at=at,
+        ending=ending,
+        usage=ending.usage,
+        output=ending.output,
+        conditions=(),
+    )
+
+
+async def _wait_readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+async def _wait_empty(cgroup: JobCgroup) -> None:
+    """Until no process of a killed cgroup is left."""
+    events = cgroup.open_events()
+    if events is None:
+        await _wait_for_each(cgroup)
+        return
+    try:
+        epoll = open_priority_poll(events)
+        try:
+            while cgroup.is_populated():
+                await _wait_readable(epoll.fileno())
+                # Reading the file is what takes the event back.
+                os.pread(events, 256, 0)
+                epoll.poll(0)
+        finally:
+            epoll.close()
+    finally:
+        os.close(events)
+
+
+async def _wait_for_each(cgroup: JobCgroup) -> None:
+    """Where the kernel does not tell emptiness: wait for every process there is."""
+    while pids := cgroup.pids():
+        cgroup.kill()
+        for pid in pids:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                await _wait_readable(pidfd)
+            finally:
+                os.close(pidfd)

@@ -1,0 +1,130 @@
+"""What the records in a job's directory prove.
+
+Plain calls that read and never wait for anything but the disk; run them in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from jobworker.errors import DataLossError
+from jobworker.jobs.directories import StateDirectory
+from jobworker.kernel.process import ProcessName
+from jobworker.model.ending import Ending
+from jobworker.model.ids import JobId
+from jobworker.model.limits import EffectiveLimit
+from jobworker.model.usage import OutputTotals
+from jobworker.output.log import LogReader
+from jobworker.shim import records
+from jobworker.shim.order import Order
+from jobworker.shim.server import FAULT_FILE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """started.json."""
+
+    at: datetime.datetime
+    effective: tuple[EffectiveLimit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """exit.json."""
+
+    at: datetime.datetime
+    ending: Ending
+    refusal: dict[str, Any] | None
+    """Why the command was not executed: "why", "errno", "path", "resource"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known of one job.  ``None``: that record does not exist."""
+
+    order: Order | None = None
+    shim: ProcessName | None = None
+    started: Started | None = None
+    has_stop: bool = False
+    ended: Ended | None = None
+    damage: str = ""
+    """What of it can't be read."""
+
+
+def read_evidence(directories: StateDirectory, job_id: JobId) -> Evidence:
+    """What the records say now.  A damaged one counts as missing and is told."""
+    try:
+        with directories.open_job(job_id) as directory:
+            return _read(directory)
+    except FileNotFoundError:
+        return Evidence(damage="its directory is gone")
+
+
+def read_started(record: dict[str, Any]) -> Started:
+    """From started.json or the shim's answer."""
+    limits = msgspec.convert(record["effective"], tuple[EffectiveLimit, ...])
+    return Started(at=_time(record["started_at_us"]), effective=limits)
+
+
+def read_fault(directories: StateDirectory, job_id: JobId) -> str:
+    """The last line that a failing shim left; "" if it left none."""
+    with contextlib.suppress(OSError):
+        text = (directories.job(job_id) / FAULT_FILE).read_text("utf-8", "replace")
+        return text.strip().rpartition("\n")[2]
+    return ""
+
+
+def count_output(directories: StateDirectory, job_id: JobId) -> OutputTotals:
+    """From the log itself; nothing if there is none."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        directories.open_job(job_id) as directory,
+        LogReader(directory) as log,
+    ):
+        return log.totals()
+    return OutputTotals()
+
+
+def _read(directory: int) -> Evidence:
+    damage: list[str] = []
+    spec = _record(directory, records.SPEC, damage)
+    shim = _record(directory, records.SHIM, damage)
+    started = _record(directory, records.STARTED, damage)
+    ended = _record(directory, records.EXIT, damage)
+    stop = _record(directory, records.STOP, damage)
+    try:
+        return Evidence(
+            order=None if spec is None else Order.from_json(spec["order"]),
+            shim=None if shim is None else ProcessName(**shim),
+            started=None if started is None else read_started(started),
+            has_stop=stop is not None,
+            ended=None if ended is None else _ended(ended),
+            damage="; ".join(damage),
+        )
+    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+        return Evidence(damage="; ".join([*damage, f"a record is damaged: {error!r}"]))
+
+
+def _record(directory: int, name: str, damage: list[str]) -> dict[str, Any] | None:
+    try:
+        return records.read(directory, name)
+    except (DataLossError, OSError) as error:
+        damage.append(str(error))
+        return None
+
+
+def _ended(record: dict[str, Any]) -> Ended:
+    return Ended(
+        at=_time(record["ended_at_us"]),
+        ending=msgspec.convert(record["ending"], Ending),
+        refusal=record["refusal"],
+    )
+
+
+def _time(microseconds: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(microseconds / 1e6, datetime.UTC)

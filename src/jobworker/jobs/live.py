@@ -1,0 +1,61 @@
+"""Jobs that are not over: what the worker keeps of them in memory, and who wants to hear of
+changes.
+
+An ended job leaves memory as soon as the journal has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from jobworker.cgroup.interface import JobCgroup
+from jobworker.kernel.disks import BlockDevice
+from jobworker.model.ids import JobId
+from jobworker.model.job import Job
+from jobworker.output.follow import Signal
+
+
+class LiveJob:
+    """One job from its start until its ending is in the journal."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.pidfd: int | None = None
+        """Of the shim; owned by the task that watches it."""
+        self.cgroup: JobCgroup | None = None
+        self.devices: tuple[BlockDevice, ...] = ()
+        self.changed = Signal()
+        """The output grew, or the job has ended."""
+        self.started: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        """How the start went."""
+        self.started.add_done_callback(_look_at)
+        self.ended = asyncio.Event()
+
+
+def _look_at(started: asyncio.Future[Job]) -> None:
+    """A failed start is recorded in the job; nobody need be waiting for it."""
+    if not started.cancelled():
+        started.exception()
+
+
+class Subscriber:
+    """Somebody who watches jobs change: what changed since the last look, each job once."""
+
+    def __init__(self, wants: Callable[[Job], bool]) -> None:
+        self._wants = wants
+        self._changed: dict[JobId, Job] = {}
+        self._signal = Signal()
+
+    def tell(self, job: Job) -> None:
+        if self._wants(job):
+            self._changed[job.id] = job
+            self._signal.notify()
+
+    async def next_changes(self) -> list[Job]:
+        """Waits until there is at least one."""
+        while not self._changed:
+            await self._signal.take().wait()
+        jobs = list(self._changed.values())
+        self._changed.clear()
+        return jobs

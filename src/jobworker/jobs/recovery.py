@@ -1,0 +1,134 @@
+"""What a worker does before it serves: finds out what became of the jobs of an earlier one.
+
+Called when no start of the earlier worker is under way any more, so that the records are complete.
+Ended jobs cost nothing here; only those that the journal does not know as ended are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import os
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from jobworker.cgroup.choose import open_job
+from jobworker.cgroup.interface import Hierarchy
+from jobworker.errors import DataLossError
+from jobworker.jobs import catalog
+from jobworker.jobs.directories import StateDirectory
+from jobworker.jobs.endings import Endings
+from jobworker.jobs.evidence import Evidence, read_evidence
+from jobworker.jobs.journal import Journal
+from jobworker.jobs.registry import Registry
+from jobworker.model.ids import JobId, RequestId, is_job_id
+from jobworker.model.job import Job
+from jobworker.model.state import JobState
+from jobworker.shim import records
+
+logger = logging.getLogger(__name__)
+
+
+async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) -> None:
+    """Adopt the jobs that run, settle those that do not, clear away what belongs to none."""
+    registry.kept_bytes = await registry.journal.run(catalog.kept_bytes)
+    unsettled = []
+    for job in await registry.journal.run(catalog.live_jobs):
+        live = registry.add(job)
+        evidence = await asyncio.to_thread(read_evidence, registry.directories, job.id)
+        if evidence.ended is None and endings.watch(live, evidence):
+            live.job = _as_recorded(job, evidence)
+            live.started.set_result(live.job)
+            if evidence.has_stop:
+                # Asked for before the crash; the shim may not have been told.
+                endings.wake_shim(live)
+        else:
+            unsettled.append(live)
+    async with asyncio.TaskGroup() as tasks:
+        for live in unsettled:
+            tasks.create_task(endings.settle(live))
+    await asyncio.to_thread(_clear_strays, registry, hierarchy)
+
+
+def _as_recorded(job: Job, evidence: Evidence) -> Job:
+    """A running job as its records tell it; the journal may not have heard of the last step."""
+    started = evidence.started
+    if started is not None:
+        job = replace(job, started_at=started.at, effective=started.effective)
+    return replace(job, state=JobState.STOPPING if evidence.has_stop else JobState.RUNNING)
+
+
+def _clear_strays(registry: Registry, hierarchy: Hierarchy) -> None:
+    """Cgroups and scratch directories of jobs that are over."""
+    for name in hierarchy.stray_jobs():
+        if JobId(name) in registry.live:
+            continue
+        cgroup = open_job(hierarchy.plan(name))
+        try:
+            cgroup.kill()
+            cgroup.remove()
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            logger.warning("cannot remove a cgroup", extra={"job_id": name, "reason": reason})
+    for entry in registry.directories.scratch.iterdir():
+        if is_job_id(entry.name) and JobId(entry.name) not in registry.live:
+            registry.directories.remove_scratch(JobId(entry.name))
+
+
+async def open_journal(directories: StateDirectory) -> Journal:
+    """The journal, or if it is damaged a new one made from the jobs' directories.
+
+    The damaged file is kept beside it.
+    """
+    file = directories.journal_file
+    try:
+        return await asyncio.to_thread(Journal, file)
+    except sqlite3.DatabaseError as error:
+        kept = _put_aside(file)
+        logger.error(  # noqa: TRY400 - the reason says all
+            "journal is damaged, making it anew", extra={"reason": str(error), "kept": str(kept)}
+        )
+    journal = await asyncio.to_thread(Journal, file)
+    entries = await asyncio.to_thread(_entries_from_directories, directories)
+    for entry in entries:
+        await journal.run(lambda connection, entry=entry: catalog.put(connection, entry))  # type: ignore[misc]
+    return journal
+
+
+def _put_aside(file: Path) -> Path:
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept = file.with_name(f"{file.name}.damaged-{stamp}")
+    file.rename(kept)
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            file.with_name(file.name + suffix).rename(kept.with_name(kept.name + suffix))
+    return kept
+
+
+def _entries_from_directories(directories: StateDirectory) -> list[catalog.Entry]:
+    """Every job as its ``spec.json`` tells it; the recovery that follows settles the endings."""
+    entries = []
+    for folder in directories.jobs.iterdir():
+        try:
+            with directories.open_job(JobId(folder.name)) as directory:
+                spec = records.read(directory, records.SPEC)
+            if spec is None:
+                continue
+            request_id = spec["request_id"]
+            entry = catalog.Entry(
+                job=msgspec.convert(spec["job"], Job),
+                request_id=None if request_id is None else RequestId(request_id),
+                fingerprint=bytes.fromhex(spec["fingerprint"]),
+            )
+        except (OSError, DataLossError, KeyError, ValueError, msgspec.ValidationError) as error:
+            logger.error(  # noqa: TRY400 - the reason says all
+                "cannot recover a job", extra={"job_id": folder.name, "reason": str(error)}
+            )
+            continue
+        entries.append(entry)
+    return entries

@@ -1,0 +1,166 @@
+"""All jobs of a worker: the live ones in memory, the ended ones in the journal.
+
+The only place that changes a job's state, saves it, and tells those who watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+
+from jobworker.errors import JobNotFoundError, JobWorkerError
+from jobworker.jobs import catalog
+from jobworker.jobs.directories import StateDirectory
+from jobworker.jobs.journal import Journal
+from jobworker.jobs.live import LiveJob, Subscriber
+from jobworker.model.ids import JobId, UserName
+from jobworker.model.job import Job, JobFilter, JobPage
+from jobworker.model.state import JobState, advance
+
+logger = logging.getLogger(__name__)
+
+
+class Registry:
+    """Finds jobs and moves them from state to state."""
+
+    def __init__(
+        self, journal: Journal, directories: StateDirectory, tasks: asyncio.TaskGroup
+    ) -> None:
+        self.journal = journal
+        self.directories = directories
+        self.tasks = tasks
+        self.live: dict[JobId, LiveJob] = {}
+        self.kept_bytes: dict[UserName, int] = {}
+        """Of ended jobs, by owner."""
+        self.on_ended: Callable[[], None] = lambda: None
+        """Called after the ending of a job is in the journal."""
+        self._subscribers: set[Subscriber] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    # -- finding
+    # -------------------------------------------------------------------------------------
+
+    async def find(self, job_id: JobId) -> Job:
+        """As last recorded.  Raises JobNotFoundError."""
+        live = self.live.get(job_id)
+        if live is not None:
+            return live.job
+        job = await self.journal.run(lambda connection: catalog.load(connection, job_id))
+        if job is None:
+            raise JobNotFoundError(job_id)
+        return job
+
+    async def page(self, which: JobFilter, size: int, token: str) -> JobPage:
+        """Newest first; live jobs as they are now."""
+        jobs, next_token = await self.journal.run(
+            lambda connection: catalog.page(connection, which, size, token)
+        )
+        now = (self.live[job.id].job if job.id in self.live else job for job in jobs)
+        return JobPage(jobs=tuple(now), next_page_token=next_token)
+
+    def running_of(self, owner: UserName) -> int:
+        """Jobs of an owner that are not over."""
+        return sum(
+            live.job.owner == owner and live.job.state is not JobState.ENDED
+            for live in self.live.values()
+        )
+
+    # -- changing
+    # ------------------------------------------------------------------------------------
+
+    def add(self, job: Job) -> LiveJob:
+        """Begin to keep a job in memory."""
+        live = self.live[job.id] = LiveJob(job)
+        return live
+
+    def forget(self, live: LiveJob) -> None:
+        self.live.pop(live.job.id, None)
+
+    def change(self, live: LiveJob, job: Job) -> None:
+        """The job is now like this; the journal hears of it soon."""
+        self._set(live, job)
+        self._save_soon(live)
+
+    def move(self, live: LiveJob, state: JobState) -> None:
+        """Into another state, if it is not in it."""
+        if live.job.state is not state:
+            self.change(live, replace(live.job, state=state))
+
+    def end(self, live: LiveJob, job: Job) -> None:
+        """The job is over: ``job`` has its ending.  It leaves memory once the journal has it."""
+        self._set(live, job)
+        if not live.started.done():
+            live.started.set_result(job)
+        live.ended.set()
+        live.changed.notify()
+        owner = job.owner
+        self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + job.output.kept_bytes
+        self._save_soon(live)
+
+    def _set(self, live: LiveJob, job: Job) -> None:
+        if live.job.state is not job.state:
+            advance(live.job.state, job.state)
+        live.job = job
+        for subscriber in self._subscribers:
+            subscriber.tell(job)
+
+    def _save_soon(self, live: LiveJob) -> None:
+        self.tasks.create_task(self._save(live, live.job))
+
+    async def _save(self, live: LiveJob, job: Job) -> None:
+        try:
+            await self.journal.run(lambda connection: catalog.update(connection, job))
+        except JobWorkerError as error:
+            # The records in its directory say the same; a later worker reads them.  Until then the
+            # job stays in memory.
+            logger.error("cannot save a job", extra={"job_id": job.id, "reason": str(error)})  # noqa: TRY400
+            return
+        if job.state is JobState.ENDED:
+            self.forget(live)
+            self.on_ended()
+
+    def run_until_released(self, work: Coroutine[object, object, None]) -> None:
+        """Run what may wait for long, until it is done or the worker is closed."""
+        task = self.tasks.create_task(work)
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    def release(self) -> None:
+        """The worker is closed: stop waiting.  Starts and saves that are under way are finished."""
+        for task in self._waiting:
+            task.cancel()
+
+    # -- watching
+    # ------------------------------------------------------------------------------------
+
+    async def watch(self, which: JobFilter, heartbeat_s: float | None) -> AsyncIterator[Job | None]:
+        """Live jobs that match, then each change; None as a sign of life."""
+        subscriber = Subscriber(lambda job: is_match(which, job))
+        self._subscribers.add(subscriber)
+        try:
+            for live in tuple(self.live.values()):
+                if is_match(which, live.job):
+                    yield live.job
+            while True:
+                jobs: list[Job | None] = [None]
+                try:
+                    async with asyncio.timeout(heartbeat_s):
+                        jobs = [*await subscriber.next_changes()]
+                except TimeoutError:
+                    pass
+                for job in jobs:
+                    yield job
+        finally:
+            self._subscribers.discard(subscriber)
+
+
+def is_match(which: JobFilter, job: Job) -> bool:
+    """Does a job fit a filter?  The journal asks the same in SQL."""
+    return (
+        which.owner in (None, job.owner)
+        and (not which.states or job.state in which.states)
+        and job.id.startswith(which.id_prefix)
+        and all(job.spec.labels.get(key) == value for key, value in which.labels.items())
+    )

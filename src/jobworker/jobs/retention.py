@@ -1,0 +1,88 @@
+"""Removing ended jobs: one that is not wanted any more, and the oldest beyond what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from jobworker.errors import FailedPreconditionError, JobWorkerError
+from jobworker.jobs import catalog
+from jobworker.jobs.registry import Registry
+from jobworker.jobs.settings import Retention
+from jobworker.model.ids import JobId
+from jobworker.model.job import Job
+from jobworker.model.state import JobState
+
+logger = logging.getLogger(__name__)
+
+#: Looked at in one round; a round that removes all of them is followed by another.
+_ROUND: Final = 100
+
+
+class Keeper:
+    """Removes jobs that are over."""
+
+    def __init__(self, registry: Registry, retention: Retention) -> None:
+        self._registry = registry
+        self._retention = retention
+        self._wake = asyncio.Event()
+        registry.on_ended = self._wake.set
+        self._is_bounded = retention != Retention()
+
+    async def remove(self, job: Job) -> None:
+        """Forget an ended job and its output.  Raises FailedPreconditionError while it runs."""
+        if job.state is not JobState.ENDED:
+            why = "it has not ended; stop it first"
+            raise FailedPreconditionError(f"remove job {job.id}", why)
+        registry = self._registry
+        # The row first: a directory without a row is only wasted space.
+        await registry.journal.run(
+            lambda connection: catalog.delete(connection, job.id), durable=True
+        )
+        await asyncio.to_thread(registry.directories.remove_job, job.id)
+        left = registry.kept_bytes.get(job.owner, 0) - job.output.kept_bytes
+        registry.kept_bytes[job.owner] = max(0, left)
+
+    async def run(self) -> None:
+        """Keep to the retention while the worker lives: after each ending, and by the clock."""
+        while self._is_bounded:
+            self._wake.clear()
+            try:
+                next_s = await self._prune()
+                async with asyncio.timeout(next_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            except JobWorkerError as error:
+                logger.error("cannot remove old jobs", extra={"reason": str(error)})  # noqa: TRY400
+                await self._wake.wait()
+
+    async def _prune(self) -> float | None:
+        """Remove what is too much; seconds until the next job is too old, None for never."""
+        keep = self._retention
+        journal = self._registry.journal
+        while True:
+            count = await journal.run(catalog.count_ended)
+            oldest = await journal.run(lambda connection: catalog.oldest_ended(connection, _ROUND))
+            removed = 0
+            for job_id, ended_us, _ in oldest:
+                age_s = time.time() - ended_us / 1e6
+                too_many = keep.max_jobs is not None and count - removed > keep.max_jobs
+                too_old = keep.max_age_s is not None and age_s > keep.max_age_s
+                if not (too_many or too_old or self._too_much()):
+                    return None if keep.max_age_s is None else max(1.0, keep.max_age_s - age_s)
+                await self._remove_by_id(job_id)
+                removed += 1
+            if not removed:
+                return None
+
+    def _too_much(self) -> bool:
+        most = self._retention.max_bytes
+        return most is not None and sum(self._registry.kept_bytes.values()) > most
+
+    async def _remove_by_id(self, job_id: JobId) -> None:
+        job = await self._registry.find(job_id)
+        logger.info("removing an old job", extra={"job_id": job_id})
+        await self.remove(job)

@@ -1,0 +1,66 @@
+"""Which process is meant: a pid alone does not say, since the kernel gives it out again.
+
+A process is named by boot, pid and start time; a pidfd made from such a name refers to that process
+or is not made at all.
+
+Source: proc_pid_stat(5), field 22; pidfd_open(2); random(4), boot_id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessName:
+    """One process for all time."""
+
+    pid: int
+    start_ticks: int
+    """Clock ticks from boot to its start."""
+    boot_id: str
+
+
+def read_boot_id() -> str:
+    """Differs after every boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+
+def name_process(pid: int) -> ProcessName:
+    """The lasting name of a process that lives.  Raises ProcessLookupError if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError as error:
+        raise ProcessLookupError(pid) from error
+    # The command stands in parentheses and may contain spaces and parentheses itself.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return ProcessName(pid=pid, start_ticks=int(fields[19]), boot_id=read_boot_id())
+
+
+def open_process(name: ProcessName) -> int | None:
+    """A pidfd of exactly that process, or None if it is gone.  The caller closes it."""
+    try:
+        pidfd = os.pidfd_open(name.pid)
+    except ProcessLookupError:
+        return None
+    try:
+        # Checked after the descriptor is held: from here on it can't become another process.
+        if name_process(name.pid) == name:
+            return pidfd
+    except ProcessLookupError:
+        pass
+    except BaseException:
+        os.close(pidfd)
+        raise
+    os.close(pidfd)
+    return None
+
+
+def send_signal(pidfd: int, number: signal.Signals) -> None:
+    """Send a signal to the process of a pidfd; no-op if it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)

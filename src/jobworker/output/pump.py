@@ -1,0 +1,137 @@
+"""From a job's two pipes into its log, until end of file, with an exact ceiling.
+
+Single-threaded, never waits: the shim calls it when a pipe is readable.  When the disk takes
+nothing (full, over quota, broken) the pump stops reading: the job blocks on its pipe, nothing is
+lost, the board says why, and the shim lets it try again later.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from jobworker.kernel import pipes
+from jobworker.model.output import Stream
+from jobworker.model.spec import OnOutputLimit
+from jobworker.model.usage import OutputTotals
+from jobworker.output.log import Board, LogWriter
+
+#: A stream that fills half of a default pipe between two looks is worth a larger one.
+_GROW_AT_BYTES: Final = 32 * 1024
+
+
+class Pump:
+    """Moves what a job writes; counts it; enforces the ceiling.  Owns the read ends given to it."""
+
+    def __init__(
+        self,
+        log: LogWriter,
+        board: Board,
+        *,
+        most_bytes: int | None,
+        on_limit: OnOutputLimit,
+    ) -> None:
+        self._log = log
+        self._board = board
+        self._most_bytes = most_bytes
+        self._on_limit = on_limit
+        self._kept = {Stream.STDOUT: 0, Stream.STDERR: 0}
+        self._dropped = 0
+        self._last_count = 0
+        self._open: dict[int, Stream] = {}
+        self._grown: set[int] = set()
+        self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        self.blocked_errno = 0
+        """Why the log takes nothing just now; 0 if it does."""
+
+    def add(self, pipe: int, stream: Stream) -> None:
+        """Take over a non-blocking read end."""
+        self._open[pipe] = stream
+
+    @property
+    def open_pipes(self) -> tuple[int, ...]:
+        """Those that have not reached their end of file."""
+        return tuple(self._open)
+
+    @property
+    def totals(self) -> OutputTotals:
+        return OutputTotals(
+            stdout_bytes=self._kept[Stream.STDOUT],
+            stderr_bytes=self._kept[Stream.STDERR],
+            dropped_bytes=self._dropped,
+        )
+
+    @property
+    def is_over_limit(self) -> bool:
+        """Did the job write more than its ceiling, where that is to end it?"""
+        return self._dropped > 0 and self._on_limit is OnOutputLimit.STOP
+
+    def pump(self, pipe: int) -> bool:
+        """Move what one pipe holds, once; False if it holds nothing more just now.
+
+        At end of file the pipe is closed and is no longer among ``open_pipes``.
+        """
+        stream = self._open[pipe]
+        try:
+            count = self._move(pipe, stream)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._block(error)
+            return False
+        self.blocked_errno = 0
+        self._last_count = count
+        self._board.show(self.totals, 0)
+        if count == 0:
+            del self._open[pipe]
+            os.close(pipe)
+            return False
+        if count >= _GROW_AT_BYTES and pipe not in self._grown:
+            self._grown.add(pipe)
+            pipes.grow_pipe(pipe)
+        return True
+
+    def drain(self) -> bool:
+        """Move all that a dead job left in its pipes; False when the log takes nothing.
+
+        No more than a pipe holds: what comes after that is from a process outside the job, which
+        was handed the write end and could keep us here for ever.
+        """
+        for pipe in self.open_pipes:
+            rest = pipes.capacity(pipe)
+            while rest > 0 and self.pump(pipe):
+                rest -= self._last_count
+            if self.blocked_errno:
+                return False
+        return True
+
+    def flush(self) -> bool:
+        """Put the log onto the disk; False when the log takes nothing."""
+        try:
+            self._log.flush()
+        except OSError as error:
+            self._block(error)
+            return False
+        self.blocked_errno = 0
+        self._board.show(self.totals, 0)
+        return True
+
+    def _move(self, pipe: int, stream: Stream) -> int:
+        most = pipes.SPLICE_BYTES_MAX
+        if self._most_bytes is not None:
+            most = min(most, self._most_bytes - self._log.end)
+        if most <= 0:
+            count = pipes.discard(pipe, self._null, pipes.SPLICE_BYTES_MAX)
+            self._dropped += count
+            return count
+        before = self._log.end
+        try:
+            return self._log.take(pipe, stream, most, time.time_ns() // 1000)
+        finally:
+            # Also when the index refused its record: the bytes have left the pipe.
+            self._kept[stream] += self._log.end - before
+
+    def _block(self, error: OSError) -> None:
+        self.blocked_errno = error.errno or 0
+        self._board.show(self.totals, self.blocked_errno)

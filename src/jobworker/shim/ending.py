@@ -1,0 +1,111 @@
+"""From what the supervisor saw and the cgroup counted to the account of a job's end.
+
+The order of the evidence: what we did ourselves (stop, time limit, output limit) before what the
+kernel did (memory) before what the command did.  A SIGKILL that nobody here sent is not an OOM
+unless the cgroup counted one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+
+from jobworker.errors import shown
+from jobworker.model.ending import Ending, EndReason
+from jobworker.model.usage import OutputTotals, Usage
+from jobworker.shim.order import Order
+from jobworker.shim.supervise import Cause, Outcome
+
+
+def describe_ending(order: Order, outcome: Outcome, usage: Usage, output: OutputTotals) -> Ending:
+    """The ending, with one sentence for people."""
+    status = outcome.wait_status
+    number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+    code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
+    reason = _reason(outcome, usage, number)
+    if usage.cpu_seconds is None:
+        usage = dataclasses.replace(usage, cpu_seconds=outcome.cpu_s)
+    parts = [_why(reason, order, outcome, usage, code, number), *_remarks(reason, outcome, usage)]
+    return Ending(
+        reason=reason,
+        exit_code=code,
+        signal=number,
+        stopped_by=outcome.stopped_by if reason is EndReason.STOPPED else "",
+        message="; ".join(part for part in parts if part),
+        # What was in use at the moment of reading says nothing once nobody is left.
+        usage=dataclasses.replace(usage, memory_bytes=None, tasks=None),
+        output=output,
+    )
+
+
+def _reason(outcome: Outcome, usage: Usage, number: int | None) -> EndReason:
+    match outcome.cause:
+        case Cause.OUTPUT:
+            return EndReason.OUTPUT_LIMIT
+        case Cause.TIMEOUT:
+            return EndReason.TIMED_OUT
+        case Cause.STOP:
+            return EndReason.STOPPED
+        case None:
+            pass
+    if number is None:
+        return EndReason.EXITED
+    if number == signal.SIGKILL and usage.oom_kills:
+        return EndReason.OOM_KILLED
+    return EndReason.SIGNALED
+
+
+def _why(
+    reason: EndReason,
+    order: Order,
+    outcome: Outcome,
+    usage: Usage,
+    code: int | None,
+    number: int | None,
+) -> str:
+    how = f"exit code {code}" if number is None else f"signal {_signal_name(number)}"
+    match reason:
+        case EndReason.EXITED:
+            return f"exited with code {code}"
+        case EndReason.SIGNALED:
+            return f"ended by {how}, which jobworker did not send"
+        case EndReason.STOPPED:
+            forced = ", forced after the grace period" if outcome.was_killed else ""
+            return f"stopped by {shown(outcome.stopped_by)}{forced}: {how}"
+        case EndReason.TIMED_OUT:
+            forced = ", forced after the grace period" if outcome.was_killed else ""
+            return f"stopped at its time limit of {order.timeout_s:g} s{forced}: {how}"
+        case EndReason.OOM_KILLED:
+            return f"killed for want of memory: {_memory_evidence(order, usage)}"
+        case EndReason.OUTPUT_LIMIT:
+            return f"killed at its output limit of {order.max_output_bytes} bytes"
+        case EndReason.START_FAILED | EndReason.LOST:
+            # Said by others: the shim that starts, the worker that finds no record.
+            return ""
+
+
+def _memory_evidence(order: Order, usage: Usage) -> str:
+    limit = order.limits.memory_bytes
+    peak = "" if usage.memory_peak_bytes is None else f", peak {usage.memory_peak_bytes}"
+    if limit is None:
+        return f"the host's memory ran out; it had no limit of its own{peak}"
+    return f"its limit is {limit} bytes{peak}"
+
+
+def _remarks(reason: EndReason, outcome: Outcome, usage: Usage) -> list[str]:
+    remarks = []
+    if usage.oom_kills and reason is not EndReason.OOM_KILLED:
+        remarks.append(f"the kernel killed {usage.oom_kills} of its processes for want of memory")
+    if usage.tasks_refused:
+        remarks.append(f"its task limit refused {usage.tasks_refused} forks")
+    if outcome.left_behind:
+        remarks.append(f"{outcome.left_behind} processes that it left behind were killed")
+    return remarks
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)

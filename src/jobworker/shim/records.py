@@ -1,0 +1,98 @@
+"""The records in a job's directory: small JSON files, each written once by one process.
+
+=============  =========  =========================================================================
+file           written by
+=============  =========  =========================================================================
+spec.json      worker     the job as asked for, and the order that the shim carries out
+shim.json      shim       its name as a process; from here on there may be cgroups and processes
+started.json   shim       the command was executed: when, and the limits that the kernel accepted
+stop.json      worker     the intent to stop: who, when, how long the grace is
+exit.json      shim       the ending; written last, put onto the disk before it has its name
+=============  =========  =========================================================================
+
+A record appears whole or not at all: it is written under another name and renamed.  Room for those
+that must be written on a full disk is reserved when the job starts.
+
+Source: rename(2), fsync(2), posix_fallocate(3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from jobworker.errors import DataLossError
+
+SPEC: Final = "spec.json"
+SHIM: Final = "shim.json"
+STARTED: Final = "started.json"
+STOP: Final = "stop.json"
+EXIT: Final = "exit.json"
+
+#: One block: an ending takes about 1 KiB.
+_RESERVED_BYTES: Final = 4096
+#: Far more than a spec at its bounds; a larger file is not one of ours.
+_RECORD_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+def reserve(directory: int, name: str) -> None:
+    """Take the space that a record will need.  Raises OSError (ENOSPC) while that is harmless."""
+    fd = os.open(_draft(name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    try:
+        os.posix_fallocate(fd, 0, _RESERVED_BYTES)
+    finally:
+        os.close(fd)
+
+
+def write(directory: int, name: str, record: Mapping[str, object], *, durable: bool) -> None:
+    """Make a record appear; with ``durable`` it is on the disk when this returns.
+
+    directory: of the job; borrowed.  Raises OSError.
+    """
+    data = json.dumps(record, separators=(",", ":")).encode("ascii")
+    # Not truncated when opened: that would give the reserved space away.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    fd = os.open(_draft(name), flags, 0o600, dir_fd=directory)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(fd, data[written:], written)
+        os.ftruncate(fd, len(data))
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(_draft(name), name, src_dir_fd=directory, dst_dir_fd=directory)
+    if durable:
+        os.fsync(directory)
+
+
+def read(directory: int, name: str) -> dict[str, Any] | None:
+    """A record, or None if there is none.  Raises DataLossError if it is damaged."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        data = file.read(_RECORD_BYTES_MAX)
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise DataLossError(f"read {name}", f"it is damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise DataLossError(f"read {name}", "it is damaged: not an object")
+    return record
+
+
+def forget_reserved(directory: int) -> None:
+    """Give back space that was reserved and not used."""
+    for name in (STOP, EXIT):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_draft(name), dir_fd=directory)
+
+
+def _draft(name: str) -> str:
+    return f"{name}.new"

@@ -1,0 +1,73 @@
+"""The launcher process: forks a shim for each order that comes over its socket.
+
+Started as ``python -I -S``, it has one thread and has loaded nothing but the standard library and
+the floors below, so that forking it is cheap and safe.  It ends when the worker's end of the socket
+is closed, after the orders that were already sent.  Shims do not depend on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+from jobworker.kernel import privileges
+from jobworker.shim import shim
+from jobworker.shim.supervise import WAKE_SIGNAL
+
+#: An order is one byte with two descriptors: the job's directory and the line for the answer.
+ORDER: bytes = b"\1"
+_ORDER_FDS = 2
+#: Where a shim that failed leaves its traceback, in the job's directory.
+FAULT_FILE = "shim.fault"
+
+
+def main() -> None:
+    """argv: the numbers of two inherited descriptors, the socket and the lock of starts."""
+    orders = socket.socket(fileno=int(sys.argv[1]))
+    settled = int(sys.argv[2])
+    privileges.set_process_name("jobworker-launc")
+    # Shims are not waited for: whoever wants to know holds a pidfd.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # A shim may be woken before it has set its own handler; ignored, the signal is only early, and
+    # the shim looks at stop.json once before it waits.
+    signal.signal(WAKE_SIGNAL, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # Everything loaded so far is shared with every shim for good.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    while True:
+        data, fds, _, _ = socket.recv_fds(orders, len(ORDER), _ORDER_FDS)
+        if not data:
+            return
+        directory, report = fds
+        if os.fork() == 0:
+            orders.close()
+            _be_shim(directory, shim.Line(report=report, settled=settled))
+        os.close(directory)
+        os.close(report)
+
+
+def _be_shim(directory: int, line: shim.Line) -> NoReturn:
+    try:
+        os.setsid()
+        shim.run(directory, line)
+    except BaseException:  # noqa: BLE001 - the last words of this process, whatever ends it
+        with contextlib.suppress(OSError):
+            _leave_fault(directory)
+        os._exit(1)
+    os._exit(0)
+
+
+def _leave_fault(directory: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    fd = os.open(FAULT_FILE, flags, 0o600, dir_fd=directory)
+    os.write(fd, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    os.close(fd)

@@ -1,0 +1,239 @@
+"""The shim's watch over one running command, until nothing of it is left.
+
+One epoll loop: the command's pipes, its children's deaths, its cgroup's emptiness, the worker's
+wish to stop it, and its deadlines.  It sleeps until one of them happens.
+
+Not here: how the command is started (shim.py), and the record of its ending (ending.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from jobworker.cgroup.interface import JobCgroup
+from jobworker.output.pump import Pump
+from jobworker.shim import records
+from jobworker.shim.order import Order
+
+#: The worker's "look at stop.json".  Its default action would kill a process that does not handle
+#: it.
+WAKE_SIGNAL: Final = signal.SIGUSR1
+#: How often a log that takes nothing is tried again: no event tells that a disk has space.
+_RETRY_S: Final = 0.25
+_WAKEUPS_READ: Final = 4096
+
+
+class Cause(enum.Enum):
+    """Who or what made the command end, if it was not itself."""
+
+    STOP = "stop"
+    TIMEOUT = "timeout"
+    OUTPUT = "output"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is known of the end so far."""
+
+    wait_status: int | None = None
+    """Of the main process, as wait(2) gives it."""
+    cpu_s: float = 0.0
+    """Of the main process and those below it that were waited for: for hosts without cgroups."""
+    cause: Cause | None = None
+    """The first one, and only if it came before the main process ended."""
+    stopped_by: str = ""
+    was_killed: bool = False
+    """SIGKILL was needed after the grace period."""
+    left_behind: int = 0
+    """Processes that the main process left and that were killed."""
+
+
+class Supervisor:
+    """Watches one command.  Made before it is started, so that no signal is missed."""
+
+    def __init__(self, directory: int, order: Order, cgroup: JobCgroup, pump: Pump) -> None:
+        """directory: of the job; borrowed, as are the cgroup and the pump."""
+        self._directory = directory
+        self._order = order
+        self._cgroup = cgroup
+        self._pump = pump
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._pid = 0
+        self._kill_at: float | None = None
+        self._timeout_at: float | None = None
+        self._retry_at: float | None = None
+        self._is_empty = False
+        self.outcome = Outcome()
+        self._watch(self._open_wakeup(), self._on_signal)
+
+    def started(self, pid: int) -> None:
+        """The command runs: its main process is our child ``pid``."""
+        self._pid = pid
+        if self._order.timeout_s is not None:
+            self._timeout_at = time.monotonic() + self._order.timeout_s
+        events = self._cgroup.open_events()
+        if events is not None:
+            self._watch(events, self._look_whether_empty, select.EPOLLPRI)
+        for pipe in self._pump.open_pipes:
+            self._watch(pipe, lambda pipe=pipe: self._on_output(pipe))  # type: ignore[misc]
+
+    def watch_until_empty(self) -> Outcome:
+        """Return once no process is left and all output is in the log."""
+        # What came before the handlers stood: a child that died at once, a stop that overtook us.
+        self._on_signal()
+        while not (self._is_empty and self._is_drained()):
+            for fd, _ in self._epoll.poll(self._timeout_s()):
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler()
+            self._on_time()
+        return self.outcome
+
+    def wait_for_retry(self) -> None:
+        """Sleep a moment, or until a signal, before the disk is tried again."""
+        for fd, _ in self._epoll.poll(_RETRY_S):
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler()
+
+    # -- what can happen ---------------------------------------------------------------------------
+
+    def _on_signal(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, _WAKEUPS_READ)
+        self._reap()
+        self._read_stop()
+        # Without an events file the death of the last child is what tells.
+        self._look_whether_empty()
+
+    def _on_output(self, pipe: int) -> None:
+        self._pump.pump(pipe)
+        if pipe not in self._pump.open_pipes:
+            # It is closed, which took it out of the epoll set.
+            del self._handlers[pipe]
+        elif self._pump.blocked_errno:
+            self._pause_output()
+        if self._pump.is_over_limit:
+            self._begin_kill(Cause.OUTPUT)
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        if self._timeout_at is not None and now >= self._timeout_at:
+            self._timeout_at = None
+            self._begin_stop(Cause.TIMEOUT, self._order.grace_s)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self.outcome.was_killed = True
+            self._cgroup.kill()
+        if self._retry_at is not None and now >= self._retry_at:
+            self._retry_at = None
+            self._resume_output()
+
+    # -- the end of the processes
+    # --------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Wait for every dead child; orphans of the command are ours too."""
+        while True:
+            try:
+                pid, status, used = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self.outcome.cpu_s += used.ru_utime + used.ru_stime
+            if pid == self._pid:
+                self.outcome.wait_status = status
+                self._kill_what_is_left()
+
+    def _kill_what_is_left(self) -> None:
+        """A job ends with its main process."""
+        self._timeout_at = self._kill_at = None
+        if self._cgroup.is_populated():
+            self.outcome.left_behind = len(self._cgroup.pids())
+            self._cgroup.kill()
+
+    def _look_whether_empty(self) -> None:
+        if self.outcome.wait_status is not None and not self._cgroup.is_populated():
+            self._is_empty = True
+
+    def _read_stop(self) -> None:
+        stop = records.read(self._directory, records.STOP)
+        if stop is not None and self.outcome.wait_status is None:
+            self.outcome.stopped_by = self.outcome.stopped_by or str(stop["stopped_by"])
+            self._begin_stop(Cause.STOP, float(stop["grace_s"]))
+
+    def _begin_stop(self, cause: Cause, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL when the grace is over; a later stop can only shorten the grace."""
+        kill_at = time.monotonic() + grace_s
+        if self._kill_at is None and self.outcome.cause is None:
+            self.outcome.cause = cause
+            self._kill_at = kill_at
+            if grace_s > 0:
+                self._cgroup.signal(signal.SIGTERM)
+                # A stopped process can't handle anything.
+                self._cgroup.signal(signal.SIGCONT)
+        elif self._kill_at is not None:
+            self._kill_at = min(self._kill_at, kill_at)
+
+    def _begin_kill(self, cause: Cause) -> None:
+        if self.outcome.wait_status is None:
+            self.outcome.cause = self.outcome.cause or cause
+            self._cgroup.kill()
+
+    # -- output
+    # --------------------------------------------------------------------------------------
+
+    def _is_drained(self) -> bool:
+        """Once nobody of the job lives: take what the pipes still hold, and close them.
+
+        A pipe that is empty and yet open is held by a process outside the job, which it was handed
+        to; nothing that belongs to the job can come from there.
+        """
+        if self._retry_at is None and not self._pump.drain():
+            self._pause_output()
+        return self._retry_at is None
+
+    def _pause_output(self) -> None:
+        self._retry_at = time.monotonic() + _RETRY_S
+        for pipe in self._pump.open_pipes:
+            with contextlib.suppress(FileNotFoundError):
+                self._epoll.unregister(pipe)
+
+    def _resume_output(self) -> None:
+        for pipe in self._pump.open_pipes:
+            self._epoll.register(pipe, select.EPOLLIN)
+
+    # -- the loop
+    # ------------------------------------------------------------------------------------
+
+    def _open_wakeup(self) -> int:
+        """A descriptor that is readable after a signal; signal.set_wakeup_fd."""
+        self._wakeup, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, WAKE_SIGNAL):
+            signal.signal(number, _only_wake)
+        return self._wakeup
+
+    def _watch(self, fd: int, handler: Callable[[], None], events: int = select.EPOLLIN) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def _timeout_s(self) -> float | None:
+        """Until the next deadline; None is for ever."""
+        times = (self._timeout_at, self._kill_at, self._retry_at)
+        nearest = min((at for at in times if at is not None), default=None)
+        return None if nearest is None else max(0.0, nearest - time.monotonic())
+
+
+def _only_wake(_number: int, _frame: object) -> None:
+    """Python handles signals only where a handler stands; the wakeup descriptor does the rest."""
