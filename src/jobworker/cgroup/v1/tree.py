@@ -51,7 +51,7 @@ def claim(
             if controller == "memory":
                 _count_hierarchically(directory)
         except OSError as error:
-            problems[controller] = f"cannot make cgroup {directory}: {error.strerror}"
+            problems[controller] = str(error)
         else:
             found[controller] = directory
     return Claim(directories=found, made=tuple(made), problems=problems)
