@@ -90,11 +90,14 @@ cgroup_parent = "none"
 # Each user's jobs run under a uid of their own, from uid_first on, which must
 # belong to nobody else.  "none" runs them as the account of the service.
 uid_first = 1900000000
-uid_count = 10000
-# Where jobs get their scratch directories; "none" is below state_dir.
+uid_count = 65536
+# Where jobs get their scratch directories; "none" is below state_dir.  The users
+# of the jobs must be able to pass through the directories above it.
 scratch_dir = "none"
 # From SIGTERM to SIGKILL when a job is stopped, unless the caller says otherwise.
 default_grace = "10s"
+# No job starts while the file system of state_dir has less room than this.
+min_free = "16M"
 
 # Users whose jobs run as a local account instead: name = "account".
 [worker.accounts]

@@ -37,7 +37,9 @@ _PORT: Final = 50051
 #: Always among the names of the server: the first try is on the machine itself.
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _CONFIG_MODE: Final = 0o600
-_DIRECTORY_MODE: Final = 0o700
+#: Others may pass and see nothing: the scratch directories of jobs, which run under other uids, are
+#: below.  The certificates and the keys are in a directory of their own, 0700.
+_DIRECTORY_MODE: Final = 0o711
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,7 @@ def initialise(plan: _Plan) -> Sequence[Path]:
         pairs[name] = pki.issue_client(ca, name=name, role=role, days=plan.days)
     temporary = plan.directory / f".{PKI_DIRECTORY}.{secrets.token_hex(8)}"
     try:
-        plan.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        _make_directory(plan.directory)
         _fill_store(PkiStore.create(temporary), ca, pairs)
         kept = _keep_old(plan)
         temporary.rename(plan.pki)
@@ -144,6 +146,13 @@ def initialise(plan: _Plan) -> Sequence[Path]:
         shutil.rmtree(temporary, ignore_errors=True)  # gone where all went well
     write_file(plan.config, config_text(listen=_listen(plan.hosts)).encode(), mode=_CONFIG_MODE)
     return kept
+
+
+def _make_directory(directory: Path) -> None:
+    """What is there already keeps its mode."""
+    if not directory.is_dir():
+        directory.mkdir(parents=True)
+        directory.chmod(_DIRECTORY_MODE)  # exactly so, whatever the umask
 
 
 def _fill_store(store: PkiStore, ca: pki.KeyPair, pairs: Mapping[str, pki.KeyPair]) -> None:

@@ -20,6 +20,13 @@ from typing import Annotated, Final
 import msgspec
 
 from jobworker.errors import FailedPreconditionError, InvalidArgumentError, InvalidLimitError
+from jobworker.jobs.settings import (
+    UID_COUNT,
+    UID_FIRST,
+    RequireLimits,
+    Retention,
+    WorkerSettings,
+)
 from jobworker.model.ids import UserName, parse_user_name
 from jobworker.model.limits import CPU_MILLIS_MAX, CPU_MILLIS_MIN, Limits
 from jobworker.model.policy import JobPolicy
@@ -31,15 +38,6 @@ from jobworker.server.config_reader import Address, Bytes, CpuMillis, Seconds, S
 _FILE_BYTES_MAX: Final = 1024 * 1024
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-
-
-class RequireLimits(enum.Enum):
-    """What a limit does that this host cannot keep."""
-
-    STRICT = "strict"
-    """The job is refused."""
-    WARN = "warn"
-    """The job runs, and its status says so."""
 
 
 class Shutdown(enum.Enum):
@@ -152,15 +150,34 @@ class WorkerSection:
     require_limits: RequireLimits = RequireLimits.STRICT
     cgroup_parent: str | None = None
     """The cgroup below which jobs get theirs; None is the daemon's own."""
-    #: systemd leaves 1879048192-2147352575 to nobody (its UIDS-GIDS document, "Summary").
-    uid_first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 2)] | None = 1_900_000_000
+    uid_first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 2)] | None = UID_FIRST
     """Each identity runs its jobs under a uid of its own from here on; None: under the daemon's."""
-    uid_count: _Count = 10_000
+    uid_count: _Count = UID_COUNT
     accounts: Mapping[UserName, str] = field(default_factory=dict)
     """Identities whose jobs run as a local account instead."""
     scratch_dir: Path | None = None
     default_grace: Seconds = field(default=Seconds(10))
+    min_free: Bytes = field(default=Bytes(16 << 20))
+    """No job starts while the file system of the state directory has less."""
     retention: RetentionSection = field(default_factory=RetentionSection)
+
+    def to_settings(self) -> WorkerSettings:
+        """What the worker is opened with."""
+        return WorkerSettings(
+            cgroup_parent=self.cgroup_parent,
+            require_limits=self.require_limits,
+            uid_first=self.uid_first,
+            uid_count=self.uid_count,
+            accounts=self.accounts,
+            scratch_dir=self.scratch_dir,
+            default_grace_s=self.default_grace,
+            min_free_bytes=self.min_free,
+            retention=Retention(
+                max_jobs=self.retention.max_jobs,
+                max_age_s=self.retention.max_age,
+                max_bytes=self.retention.max_bytes,
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
