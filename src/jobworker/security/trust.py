@@ -16,6 +16,7 @@ Source: RFC 5280, sections 5 and 6.3.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,10 @@ class _State:
 
 
 class TrustStore:
-    """The CA file and the revocation file.  Reading blocks; asking does not."""
+    """The CA file and the revocation file.  Reading blocks; asking does not.
+
+    Any thread may reload and ask: what is in force is one object, replaced as a whole.
+    """
 
     def __init__(self, *, ca_file: Path, crl_file: Path) -> None:
         """Raises FailedPreconditionError if the files cannot be used."""
@@ -78,6 +82,7 @@ class TrustStore:
         self._seen = self._signature()
         self._state = _load(ca_file, crl_file)
         self._generation = 0
+        self._lock = threading.Lock()
 
     @property
     def generation(self) -> int:
@@ -89,9 +94,14 @@ class TrustStore:
 
         Never raises for what is wrong with the files: see ``problem``.
         """
+        with self._lock:
+            return self._reload()
+
+    def _reload(self) -> bool:
         signature = self._signature()
         if signature == self._seen:
             return False
+        # Taken before the reading: what changes in between is found at the next look.
         self._seen = signature
         try:
             state = _load(self.ca_file, self.crl_file)

@@ -1,0 +1,101 @@
+"""A change of the trust files is noticed at once, however the files are changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from jobworker.security.trust import TrustStore
+from jobworker.security.watch import watch_trust
+from support.certificates import Installation, make_installation
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return make_installation(tmp_path / "pki", users=["alice", "bob"], admins=[])
+
+
+@pytest.fixture
+def trust(installation: Installation) -> TrustStore:
+    return TrustStore(ca_file=installation.ca_file, crl_file=installation.store.crl_file)
+
+
+class Follower:
+    """Takes the generations as they come; ``reached`` waits for one."""
+
+    def __init__(self) -> None:
+        self._news = asyncio.Condition()
+        self._generation = 0
+
+    async def run(self, trust: TrustStore) -> None:
+        async with contextlib.aclosing(watch_trust(trust)) as changes:
+            async for generation in changes:
+                async with self._news:
+                    self._generation = generation
+                    self._news.notify_all()
+
+    async def reached(self, generation: int) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: self._generation >= generation)
+
+
+@contextlib.asynccontextmanager
+async def following(trust: TrustStore) -> AsyncIterator[Follower]:
+    follower = Follower()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(follower.run(trust))
+        yield follower
+        task.cancel()
+
+
+def revoke(installation: Installation, name: str) -> None:
+    installation.revoke(installation.store.read_pair(name).certificate)
+
+
+async def test_each_revocation_is_noticed(installation: Installation, trust: TrustStore) -> None:
+    await asyncio.to_thread(revoke, installation, "alice")  # before the watch begins
+    async with following(trust) as follower:
+        await follower.reached(1)
+        await asyncio.to_thread(revoke, installation, "bob")
+        await follower.reached(2)
+
+
+async def test_a_list_that_is_written_in_place_is_noticed(
+    installation: Installation, trust: TrustStore
+) -> None:
+    def damage_and_mend() -> None:
+        crl_file = installation.store.crl_file
+        good = crl_file.read_bytes()
+        crl_file.write_bytes(b"damaged")
+        crl_file.unlink()
+        crl_file.write_bytes(good)
+        revoke(installation, "alice")
+        crl_file.write_bytes(crl_file.read_bytes())
+
+    async with following(trust) as follower:
+        await asyncio.to_thread(damage_and_mend)
+        await follower.reached(1)
+    assert trust.problem is None
+
+
+async def test_a_directory_that_is_replaced_is_watched_on(
+    installation: Installation, trust: TrustStore, tmp_path: Path
+) -> None:
+    """As ``jobworker init --force`` does it."""
+
+    def replace() -> None:
+        new = make_installation(tmp_path / "new", users=["alice"], admins=[])
+        installation.store.directory.rename(tmp_path / "old")
+        new.store.directory.rename(installation.store.directory)
+
+    async with following(trust) as follower:
+        await asyncio.to_thread(replace)
+        await follower.reached(1)
+        await asyncio.to_thread(revoke, installation, "alice")
+        await follower.reached(2)
