@@ -1,0 +1,64 @@
+"""Standard output and error: whole bytes out, talk of our own, readers that go away.
+
+Owns: descriptors 1 and 2.  Everything that jobctl prints passes here, so that a full disk and a
+closed pipe are noticed at every place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+from typing import Final
+
+STDOUT: Final = 1
+STDERR: Final = 2
+_NAMES: Final = {STDOUT: "standard output", STDERR: "standard error"}
+
+
+class OutputError(Exception):
+    """Output cannot be written: ``cannot write to standard output: reason``."""
+
+    def __init__(self, descriptor: int, error: OSError) -> None:
+        super().__init__(f"cannot write to {_NAMES[descriptor]}: {error.strerror}")
+        self.is_broken_pipe = isinstance(error, BrokenPipeError)
+        """Whoever reads has gone, which is their right: nothing to talk about."""
+
+
+async def write(descriptor: int, data: bytes) -> None:
+    """Write all of it; raises OutputError.
+
+    In a thread: a terminal that is held, or a slow reader, must not keep signals from being heard.
+    """
+    await asyncio.to_thread(write_now, descriptor, data)
+
+
+def write_now(descriptor: int, data: bytes) -> None:
+    """Write all of it; blocks for as long as the reader does not read.  Raises OutputError."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Somebody who shares the descriptor made it non-blocking: open(2), O_NONBLOCK.
+            _wait_writable(descriptor)
+        except OSError as error:
+            raise OutputError(descriptor, error) from error
+
+
+def show(text: str) -> None:
+    """Data for the caller."""
+    write_now(STDOUT, text.encode("utf-8", "backslashreplace"))
+
+
+def talk(text: str) -> None:
+    """Talk of our own; a standard error that cannot be written changes nothing."""
+    with contextlib.suppress(OutputError):
+        write_now(STDERR, f"jobctl: {text}\n".encode("utf-8", "backslashreplace"))
+
+
+def _wait_writable(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()

@@ -1,0 +1,152 @@
+"""Verbs that start jobs: run, start.
+
+``run`` behaves like the command itself would: its bytes, its exit code, and Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from typing import Final, Self
+
+from jobworker.cli import console, exits
+from jobworker.cli.console import OutputError
+from jobworker.cli.describe import job_json
+from jobworker.cli.logs import copy_output
+from jobworker.cli.render import one_line
+from jobworker.cli.session import is_json, open_client, refuse_json, show_json
+from jobworker.cli.values import request_id_of, spec_of
+from jobworker.client import Client
+from jobworker.errors import JobWorkerError
+from jobworker.model.ending import Ending, EndReason
+from jobworker.model.ids import JobId, RequestId
+from jobworker.model.spec import JobSpec
+
+#: A terminal that is closed is a Ctrl-C that can say nothing more.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def start(options: argparse.Namespace) -> int:
+    """Start a job and leave it alone."""
+    spec, request_id = spec_of(options), request_id_of(options)
+    async with open_client(options) as client:
+        job = await client.start(spec, request_id=request_id)
+    if is_json(options):
+        show_json(job_json(job))
+    else:
+        console.show(f"{job.id}\n")
+    return exits.OK
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Start a job and be its stand-in here until it ends."""
+    if options.detach:
+        return await start(options)
+    refuse_json(options)
+    spec, request_id = spec_of(options), request_id_of(options)
+    async with open_client(options) as client:
+        # Before this point nothing was started, and a signal simply ends jobctl.
+        with _Interrupts() as interrupts:
+            return await _Foreground(client, interrupts).run(spec, request_id)
+
+
+class _Interrupts:
+    """Signals that ask for an end, counted: the first stops the job, the second leaves it."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        self.exit_code = exits.INTERRUPTED
+        """For the last signal."""
+
+    def __enter__(self) -> Self:
+        self._undo = contextlib.ExitStack()
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            # What the caller had ignored, as nohup(1) does, stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._count, number)
+                self._undo.callback(loop.remove_signal_handler, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def _count(self, number: int) -> None:
+        self.exit_code = exits.SIGNAL_BASE + number
+        (self.second if self.first.is_set() else self.first).set()
+
+
+class _Foreground:
+    """One job that is run as if it were a local command."""
+
+    def __init__(self, client: Client, interrupts: _Interrupts) -> None:
+        self._client = client
+        self._interrupts = interrupts
+        self._started: asyncio.Future[JobId] = asyncio.get_running_loop().create_future()
+
+    async def run(self, spec: JobSpec, request_id: RequestId | None) -> int:
+        """The exit code, once the job has ended or was left."""
+        async with asyncio.TaskGroup() as tasks:
+            work = tasks.create_task(self._work(spec, request_id))
+            leave = tasks.create_task(self._interrupts.second.wait())
+            stop = tasks.create_task(self._stop_when_interrupted())
+            await asyncio.wait((work, leave), return_when=asyncio.FIRST_COMPLETED)
+            for task in (work, leave, stop):
+                task.cancel()
+        if work.cancelled():
+            return self._say_left()
+        outcome = work.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _work(
+        self, spec: JobSpec, request_id: RequestId | None
+    ) -> int | JobWorkerError | OutputError:
+        """Start and follow.  Failures are results: raised here, the group would wrap them up."""
+        try:
+            job = await self._client.start(spec, request_id=request_id)
+            self._started.set_result(job.id)
+            return await self._follow(job.id)
+        except (JobWorkerError, OutputError) as error:
+            return error
+
+    async def _follow(self, job_id: JobId) -> int:
+        try:
+            end = await copy_output(self._client.follow(job_id))
+        except OutputError:
+            # A local command would get SIGPIPE, or find the disk full as we did.
+            await self._stop(job_id)
+            raise
+        if end.ending is None:  # the service ends a followed output only with the job
+            return exits.FAILURE
+        _say_ending(job_id, end.ending)
+        return exits.of_ending(end.ending)
+
+    async def _stop_when_interrupted(self) -> None:
+        await self._interrupts.first.wait()
+        console.talk("stopping the job; once more leaves it alone")
+        await self._stop(await self._started)
+
+    async def _stop(self, job_id: JobId) -> None:
+        try:
+            await self._client.stop(job_id, wait=False)
+        except JobWorkerError as error:
+            console.talk(str(error))
+
+    def _say_left(self) -> int:
+        if self._started.done():
+            job_id = self._started.result()
+            console.talk(f"left job {job_id} alone; to go on: jobctl logs -f {job_id}")
+        else:
+            console.talk("left while the job was being started; to find it: jobctl list")
+        return self._interrupts.exit_code
+
+
+def _say_ending(job_id: JobId, ending: Ending) -> None:
+    """Why, unless the exit code says it all."""
+    if ending.reason is not EndReason.EXITED:
+        console.talk(f"job {job_id} {one_line(ending.message) or ending.reason.value}")
