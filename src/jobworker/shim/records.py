@@ -52,7 +52,7 @@ def write(directory: int, name: str, record: Mapping[str, object], *, durable: b
 
     directory: of the job; borrowed.  Raises OSError.
     """
-    data = json.dumps(record, separators=(",", ":")).encode("ascii")
+    data = encode(record)
     # Not truncated when opened: that would give the reserved space away.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     fd = os.open(_draft(name), flags, 0o600, dir_fd=directory)
@@ -76,8 +76,10 @@ def read(directory: int, name: str) -> dict[str, Any] | None:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
         return None
-    with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        data = file.read(_RECORD_BYTES_MAX)
+    try:
+        data = _read_all(fd)
+    finally:
+        os.close(fd)
     try:
         record = json.loads(data)
     except ValueError as error:
@@ -85,6 +87,22 @@ def read(directory: int, name: str) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise DataLossError(f"read {name}", "it is damaged: not an object")
     return record
+
+
+def encode(record: Mapping[str, object]) -> bytes:
+    """As the records are written: JSON, ASCII only."""
+    return _encoder.encode(record).encode("ascii")
+
+
+_encoder = json.JSONEncoder(separators=(",", ":"))
+
+
+def _read_all(fd: int) -> bytes:
+    most = min(os.fstat(fd).st_size, _RECORD_BYTES_MAX)
+    data = b""
+    while len(data) < most and (part := os.read(fd, most - len(data))):
+        data += part
+    return data
 
 
 def forget_reserved(directory: int) -> None:

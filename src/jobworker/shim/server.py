@@ -17,6 +17,7 @@ import traceback
 from typing import NoReturn
 
 from jobworker.kernel import privileges
+from jobworker.kernel.process import read_boot_id
 from jobworker.shim import shim
 from jobworker.shim.supervise import WAKE_SIGNAL
 
@@ -39,6 +40,7 @@ def main() -> None:
     signal.signal(WAKE_SIGNAL, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    read_boot_id()  # It is remembered: one file less for every shim.
     # Everything loaded so far is shared with every shim for good.
     gc.collect()
     gc.freeze()

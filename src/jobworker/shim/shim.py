@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -59,7 +58,7 @@ class Line:
     def answer(self, message: Mapping[str, object]) -> None:
         """Say how the start went, and that it is settled."""
         try:
-            os.write(self.report, json.dumps(message).encode("ascii"))
+            os.write(self.report, records.encode(message))
         except BrokenPipeError:
             pass  # The worker died; its successor reads the records.
         finally:
@@ -75,9 +74,9 @@ def run(directory: int, line: Line) -> None:
     order = Order.from_json(_read_order(directory))
     privileges.set_process_name("jobworker-shim")
     privileges.become_subreaper()
-    records.write(
-        directory, records.SHIM, dataclasses.asdict(name_process(os.getpid())), durable=False
-    )
+    shim = name_process(os.getpid())
+    name = {"pid": shim.pid, "start_ticks": shim.start_ticks, "boot_id": shim.boot_id}
+    records.write(directory, records.SHIM, name, durable=False)
     cgroup = open_job(order.cgroup)
     try:
         supervisor, pump = _start(directory, order, cgroup, line)
@@ -231,4 +230,10 @@ def _try_record(directory: int, ending: Ending) -> bool:
 
 
 def _limit_record(limit: EffectiveLimit) -> dict[str, object]:
-    return {**dataclasses.asdict(limit), "resource": limit.resource.value}
+    return {
+        "resource": limit.resource.value,
+        "requested": limit.requested,
+        "effective": limit.effective,
+        "device": limit.device,
+        "note": limit.note,
+    }
