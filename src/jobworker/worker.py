@@ -77,13 +77,14 @@ async def open_worker(
     """
     settings = settings or WorkerSettings()
     async with contextlib.AsyncExitStack() as stack:
-        directories = StateDirectory(state_dir, settings.scratch_dir)
+        directories = await asyncio.to_thread(StateDirectory, state_dir, settings.scratch_dir)
         stack.callback(directories.close)
         # Before there are threads and children: on a v2 host this moves the process itself.
         name = (
             f"jobworker-{hashlib.sha256(os.fsencode(directories.path.resolve())).hexdigest()[:8]}"
         )
-        hierarchy = open_hierarchy(name, parent=settings.cgroup_parent)
+        parent = settings.cgroup_parent
+        hierarchy = await asyncio.to_thread(open_hierarchy, name, parent=parent)
         stack.callback(hierarchy.release)
         launcher = Launcher(directories.starting_lock)
         stack.callback(launcher.close)
@@ -246,8 +247,11 @@ class Worker:
         return job if live is None else await asyncio.to_thread(self._measured, live, job)
 
     async def owner_of(self, job_id: JobId) -> UserName:
-        """Who started a job.  Raises JobNotFoundError."""
-        return (await self._registry.find(job_id)).owner
+        """Who started a job.  Raises JobNotFoundError, no sooner and no later than it would answer.
+
+        So the time it takes tells nothing about a job to those who may not know of it.
+        """
+        return await self._registry.find_owner(job_id)
 
     async def list(
         self,
@@ -272,7 +276,7 @@ class Worker:
 
     def watch(
         self, which: JobFilter | None = None, *, heartbeat_s: float | None = None
-    ) -> AsyncIterator[Job | None]:
+    ) -> AsyncGenerator[Job | None, None]:
         """Live jobs that match, then each change, for as long as it is iterated; None when idle.
 
         Of several changes of a job between two looks the last one is given.  An async generator:
@@ -314,7 +318,7 @@ class Worker:
         since_us: int | None = None,
         exact_times: bool = False,
         heartbeat_s: float | None = None,
-    ) -> AsyncIterator[Chunk | Heartbeat | EndOfOutput]:
+    ) -> AsyncGenerator[Chunk | Heartbeat | EndOfOutput, None]:
         """The output of a job from byte ``offset`` on, and as it is written; ends with EndOfOutput.
 
         follow: False ends with what is there now.  stream: only this one.  tail_lines, since_us:

@@ -85,6 +85,12 @@ def load(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
     return None if row is None else _decoder.decode(row[0])
 
 
+def owner_of(connection: sqlite3.Connection, job_id: JobId) -> UserName | None:
+    """Takes as long for a job that is there as for one that is not."""
+    row = connection.execute("SELECT owner FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return None if row is None else UserName(row[0])
+
+
 def find_request(
     connection: sqlite3.Connection, owner: UserName, request_id: RequestId
 ) -> Entry | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import replace
 
 from jobworker.errors import JobNotFoundError, JobWorkerError
@@ -51,6 +51,13 @@ class Registry:
         if job is None:
             raise JobNotFoundError(job_id)
         return job
+
+    async def find_owner(self, job_id: JobId) -> UserName:
+        """Asks the journal whether or not the job is live.  Raises JobNotFoundError."""
+        owner = await self.journal.run(lambda connection: catalog.owner_of(connection, job_id))
+        if owner is None:
+            raise JobNotFoundError(job_id)
+        return owner
 
     async def page(self, which: JobFilter, size: int, token: str) -> JobPage:
         """Newest first; live jobs as they are now."""
@@ -135,7 +142,9 @@ class Registry:
     # -- watching
     # ------------------------------------------------------------------------------------
 
-    async def watch(self, which: JobFilter, heartbeat_s: float | None) -> AsyncIterator[Job | None]:
+    async def watch(
+        self, which: JobFilter, heartbeat_s: float | None
+    ) -> AsyncGenerator[Job | None, None]:
         """Live jobs that match, then each change; None as a sign of life."""
         subscriber = Subscriber(lambda job: is_match(which, job))
         self._subscribers.add(subscriber)

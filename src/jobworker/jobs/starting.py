@@ -35,6 +35,7 @@ from jobworker.jobs.live import LiveJob
 from jobworker.jobs.registry import Registry
 from jobworker.jobs.settings import RequireLimits, WorkerSettings
 from jobworker.kernel.disks import BlockDevice, MountedDisks
+from jobworker.kernel.process import ProcessName
 from jobworker.model.ending import EndReason
 from jobworker.model.ids import RequestId, UserName, new_job_id
 from jobworker.model.job import Job
@@ -219,7 +220,10 @@ class Starter:
             raise _storage_error(error) from error
         with self._registry.directories.open_job(plan.job.id) as directory:
             answer = await self._launcher.order(directory)
-        await self._take_answer(live, answer)
+        if answer is None or "started" not in answer:
+            await self._fail(live, answer)
+        else:
+            await self._take_up(live, plan.order, answer)
 
     def _write_order(self, plan: _Plan) -> None:
         """In a thread: the files that the shim starts from."""
@@ -234,39 +238,41 @@ class Starter:
         with directories.open_job(plan.job.id) as directory:
             records.write(directory, records.SPEC, record, durable=False)
 
-    async def _take_answer(self, live: LiveJob, answer: dict[str, Any] | None) -> None:
-        job_id = live.job.id
-        evidence = await asyncio.to_thread(read_evidence, self._registry.directories, job_id)
-        if answer is None or "started" not in answer:
-            # ``started`` first, so that settling the job does not make it a success.
-            error = await self._failure(live, answer, evidence)
-            live.started.set_exception(error)
-            await self._endings.settle(live)
-            return
+    async def _take_up(self, live: LiveJob, order: Order, answer: dict[str, Any]) -> None:
         started = read_started(answer["started"])
         # A stop may have come already: the state is then STOPPING, and stays it.
-        state = JobState.RUNNING if live.job.state is JobState.STARTING else live.job.state
-        self._registry.change(
-            live,
-            replace(live.job, state=state, started_at=started.at, effective=started.effective),
+        is_stopping = live.job.state is JobState.STOPPING
+        job = replace(
+            live.job,
+            state=JobState.STOPPING if is_stopping else JobState.RUNNING,
+            started_at=started.at,
+            effective=started.effective,
         )
+        self._registry.change(live, job)
+        evidence = Evidence(order=order, shim=ProcessName(**answer["shim"]), started=started)
         if not self._endings.watch(live, evidence):
             await self._endings.settle(live)
-        elif state is JobState.STOPPING:
+        elif is_stopping:
             self._endings.wake_shim(live)
         if not live.started.done():
             live.started.set_result(live.job)
 
-    async def _failure(
-        self, live: LiveJob, answer: dict[str, Any] | None, evidence: Evidence
-    ) -> JobWorkerError:
+    async def _fail(self, live: LiveJob, answer: dict[str, Any] | None) -> None:
         job_id = live.job.id
-        if answer is not None:
-            return refusal_error(answer["failed"], job_id)
-        if evidence.ended is not None and evidence.ended.refusal is not None:
-            return refusal_error(evidence.ended.refusal, job_id)
-        why = "its launcher or shim was killed while starting it"
-        return StartFailedError(why, job_id=job_id)
+        refusal = None if answer is None else answer["failed"]
+        if refusal is None:
+            # Nobody answered: the record may have been written all the same.
+            evidence = await asyncio.to_thread(read_evidence, self._registry.directories, job_id)
+            refusal = None if evidence.ended is None else evidence.ended.refusal
+        error: JobWorkerError
+        if refusal is None:
+            why = "its launcher or shim was killed while starting it"
+            error = StartFailedError(why, job_id=job_id)
+        else:
+            error = refusal_error(refusal, job_id)
+        # First, so that settling the job does not make the start a success.
+        live.started.set_exception(error)
+        await self._endings.settle(live)
 
     async def _outcome_of(self, earlier: catalog.Entry, fingerprint: bytes) -> Job:
         """What the first of two equal requests came to, also if that was a failure."""

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from typing import NoReturn
 
 from jobworker.kernel import privileges
@@ -69,6 +68,8 @@ def _be_shim(directory: int, line: shim.Line) -> NoReturn:
 
 
 def _leave_fault(directory: int) -> None:
+    import traceback  # noqa: PLC0415 - a third of the launcher, and seldom needed
+
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     fd = os.open(FAULT_FILE, flags, 0o600, dir_fd=directory)
     os.write(fd, traceback.format_exc().encode("utf-8", "backslashreplace"))

@@ -74,12 +74,12 @@ def run(directory: int, line: Line) -> None:
     order = Order.from_json(_read_order(directory))
     privileges.set_process_name("jobworker-shim")
     privileges.become_subreaper()
-    shim = name_process(os.getpid())
-    name = {"pid": shim.pid, "start_ticks": shim.start_ticks, "boot_id": shim.boot_id}
-    records.write(directory, records.SHIM, name, durable=False)
+    name = name_process(os.getpid())
+    shim = {"pid": name.pid, "start_ticks": name.start_ticks, "boot_id": name.boot_id}
+    records.write(directory, records.SHIM, shim, durable=False)
     cgroup = open_job(order.cgroup)
     try:
-        supervisor, pump = _start(directory, order, cgroup, line)
+        supervisor, pump, started = _start(directory, order, cgroup)
     except RefusedError as refusal:
         # The record comes before the answer, as everywhere.
         _record(directory, _refused_ending(str(refusal)), refusal=refusal.answer)
@@ -87,6 +87,7 @@ def run(directory: int, line: Line) -> None:
         records.forget_reserved(directory)
         line.answer({"failed": refusal.answer})
         return
+    line.answer({"shim": shim, "started": started})
     outcome = supervisor.watch_until_empty()
     while not pump.flush():
         supervisor.wait_for_retry()
@@ -105,8 +106,10 @@ def _read_order(directory: int) -> dict[str, Any]:
     return order
 
 
-def _start(directory: int, order: Order, cgroup: JobCgroup, line: Line) -> tuple[Supervisor, Pump]:
-    """Start the command and answer the worker.  Raises RefusedError if it could not be executed."""
+def _start(
+    directory: int, order: Order, cgroup: JobCgroup
+) -> tuple[Supervisor, Pump, dict[str, object]]:
+    """Start the command; the last is its record.  Raises RefusedError if it was not executed."""
     try:
         for name in (records.EXIT, records.STOP):
             records.reserve(directory, name)
@@ -131,8 +134,7 @@ def _start(directory: int, order: Order, cgroup: JobCgroup, line: Line) -> tuple
     }
     records.write(directory, records.STARTED, started, durable=False)
     supervisor.started(pid)
-    line.answer({"started": started})
-    return supervisor, pump
+    return supervisor, pump, started
 
 
 def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:
