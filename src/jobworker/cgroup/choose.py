@@ -112,9 +112,11 @@ def _claim_unified(locations: Locations, name: str, parent: str | None) -> Claim
     if locations.unified is None:
         raise kernfs.ControlFileError("find", "a cgroup2 tree", errno.ENOENT)
     claim = v2_tree.claim(locations.unified, name, parent)
+    now = find_locations().unified  # the claim may have moved us
     return ClaimedHierarchy(
         mode=Mode.UNIFIED,
         unified=claim.directory,
+        home="" if now is None else now.own,
         found=v2_limits.verdicts(claim.directory, claim.problems),
         made=claim.made,
     )

@@ -23,6 +23,8 @@ class ClaimedHierarchy:
     found: Mapping[Resource, Verdict]
     unified: str = ""
     """The directory for jobs in the cgroup2 tree."""
+    home: str = ""
+    """Of the claiming process in a unified tree, after the claim."""
     legacy: Mapping[str, str] = field(default_factory=dict)
     """The directories for jobs in the v1 trees, by controller."""
     made: tuple[str, ...] = ()
@@ -34,7 +36,11 @@ class ClaimedHierarchy:
             case Mode.UNIFIED:
                 job = f"{self.unified}/{job_id}"
                 return CgroupPlan(
-                    mode=self.mode, job=job, members=f"{job}/{MEMBERS}", shim=f"{job}/{SHIM}"
+                    mode=self.mode,
+                    job=job,
+                    members=f"{job}/{MEMBERS}",
+                    shim=f"{job}/{SHIM}",
+                    home=self.home,
                 )
             case Mode.HYBRID:
                 job = f"{self.unified}/{job_id}"

@@ -47,6 +47,8 @@ class CgroupPlan:
     its freezer directory."""
     shim: str = ""
     """v2: the leaf below ``job`` for the shim, whose writes so count against the job's IO."""
+    home: str = ""
+    """v2: the worker's own cgroup, to which the shim returns before its leaf is removed."""
     controllers: Mapping[str, str] = field(default_factory=dict)
     """v1 and hybrid: controller ("cpu", "memory", …) to directory; mounts that carry two are named
     twice with one directory."""
@@ -127,7 +129,8 @@ class JobCgroup(Protocol):
     def remove(self) -> None:
         """Remove the directories, those below too; no-op where gone.
 
-        Raises OSError: EBUSY if members are left, on v2 also if the shim is still in its leaf.
+        On v2 a shim that calls this leaves its leaf first.  Raises OSError: EBUSY if members are
+        left, on v2 also if somebody else's shim is still in its leaf.
         """
 
 

@@ -146,6 +146,7 @@ class JobLimits:
             io_write_bytes=io.get("wbytes"),
             io_read_ops=io.get("rios"),
             io_write_ops=io.get("wios"),
+            # The victim of a group kill is counted twice (Linux mm/oom_kill.c, oom_kill_process).
             oom_kills=self._flat("memory.events").get("oom_kill"),
             tasks_refused=self._flat("pids.events").get("max"),
         )

@@ -28,7 +28,10 @@ class Members:
 
     def open_events(self) -> int | None:
         """See ``JobCgroup``."""
-        fd = os.open(f"{self._cgroup}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(f"{self._cgroup}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None  # gone: there is nothing to wait for
         # A descriptor that was never read is announced at once (Linux fs/kernfs/file.c,
         # kernfs_generic_poll): reading it here leaves only what changes from now on.
         kernfs.reread(fd)

@@ -171,4 +171,9 @@ class JobTree:
         """Remove them; the command's leaf first, so that only the shim can be in the way."""
         if self._plan.members != self._plan.job:
             directories.remove(self._plan.members)
+        if self._plan.home and str(os.getpid()) in self._shim_pids():
+            kernfs.write(self._plan.home, "cgroup.procs", "0")
         directories.remove(self._plan.job)
+
+    def _shim_pids(self) -> list[str]:
+        return (kernfs.read_if_there(self._plan.shim, "cgroup.procs") or "").split()
