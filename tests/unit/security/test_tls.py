@@ -122,6 +122,19 @@ def test_a_change_is_told_exactly_once(tmp_path: Path) -> None:
     assert source.fetch() is None
 
 
+def test_a_damaged_file_is_complained_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not again for every connection."""
+    files = server_files(make_installation(tmp_path / "pki"))
+    source = _Source(files)
+    files.certificate.write_bytes(b"damaged")
+    assert source.fetch() is None
+    assert source.fetch() is None
+    assert [record.message for record in caplog.records] == ["server certificate not reloaded"]
+    assert str(files.certificate) in caplog.records[0].__dict__["problem"]
+
+
 def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path) -> None:
     installation = make_installation(tmp_path / "pki")
     files = server_files(installation)

@@ -26,6 +26,21 @@ def trust(installation: Installation) -> TrustStore:
     return TrustStore(ca_file=installation.ca_file, crl_file=installation.store.crl_file)
 
 
+class CountedStore(TrustStore):
+    """Counts how often it is told to look."""
+
+    looks = 0
+
+    def reload(self) -> bool:
+        self.looks += 1
+        return super().reload()
+
+
+@pytest.fixture
+def counted(installation: Installation) -> CountedStore:
+    return CountedStore(ca_file=installation.ca_file, crl_file=installation.store.crl_file)
+
+
 class Follower:
     """Takes the generations as they come; ``reached`` waits for one."""
 
@@ -99,3 +114,17 @@ async def test_a_directory_that_is_replaced_is_watched_on(
         await follower.reached(1)
         await asyncio.to_thread(revoke, installation, "alice")
         await follower.reached(2)
+
+
+async def test_nothing_is_done_while_nothing_changes(
+    installation: Installation, counted: CountedStore
+) -> None:
+    async with following(counted) as follower:
+        await asyncio.to_thread(revoke, installation, "alice")
+        await follower.reached(1)
+        before = counted.looks
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await follower.reached(2)
+        # The rest of the one change may have been told in pieces.
+        assert counted.looks - before <= 5
