@@ -10,6 +10,7 @@ handshake beside still uses (grpc/grpc#36693).
 
 from __future__ import annotations
 
+import datetime
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -120,6 +121,13 @@ def _parse_leaf(path: Path, pem: bytes) -> x509.Certificate:
         raise _refusal(path, f"it is no PEM certificate ({error})") from error
     if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
         raise _refusal(path, "its extended key usage does not name server authentication")
+    # gRPC would show it all the same, and each client would find a closed connection.
+    now = datetime.datetime.now(datetime.UTC)
+    if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
+        first, last = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        raise _refusal(
+            path, f"it is valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+        )
     return leaf
 
 

@@ -18,7 +18,15 @@ from jobworker.errors import FailedPreconditionError, UnauthenticatedError
 from jobworker.security import pki
 from jobworker.security.server_credentials import ServerFiles, _Source, load_server_files
 from jobworker.security.tls import assert_tls13
-from support.certificates import SERVER_AUTH, Installation, Wanted, forge, make_installation
+from support.certificates import (
+    SERVER_AUTH,
+    Installation,
+    Wanted,
+    days,
+    forge,
+    make_installation,
+    utc_now,
+)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +163,19 @@ def test_a_servers_rsa_key_is_refused(tmp_path: Path) -> None:
     files.certificate.write_bytes(leaf.certificate_pem)
     files.key.write_bytes(leaf.key_pem)
     with pytest.raises(FailedPreconditionError, match=r"server\.key: it takes an elliptic curve"):
+        load_server_files(files)
+
+
+@pytest.mark.parametrize("age", [-2, 2])
+def test_a_server_does_not_start_with_an_expired_certificate(tmp_path: Path, age: int) -> None:
+    installation = make_installation(tmp_path / "pki")
+    files = server_files(installation)
+    middle = utc_now() - days(age)
+    wanted = Wanted(usages=[SERVER_AUTH], not_before=middle - days(1), not_after=middle + days(1))
+    leaf = forge(installation.ca, wanted)
+    files.certificate.write_bytes(leaf.certificate_pem)
+    files.key.write_bytes(leaf.key_pem)
+    with pytest.raises(FailedPreconditionError, match=r"server\.pem: it is valid from .* to "):
         load_server_files(files)
 
 
