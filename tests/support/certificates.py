@@ -131,16 +131,16 @@ REFUSED_LEAVES: Final[Mapping[str, tuple[Wanted, str]]] = {
     "space in the common name": (Wanted(names=["alice smith"]), "user name"),
     "non-ASCII common name": (Wanted(names=["аlice"]), "user name"),  # a Cyrillic letter
     "path in the common name": (Wanted(names=["../alice"]), "user name"),
-    "no common name": (Wanted(names=[]), "0 of common name"),
-    "two common names": (Wanted(names=["alice", "admin"]), "2 of common name"),
-    "no organization": (Wanted(roles=[]), "0 of organization"),
-    "two organizations": (Wanted(roles=["user", "admin"]), "2 of organization"),
+    "no common name": (Wanted(names=[]), "0 common names"),
+    "two common names": (Wanted(names=["alice", "admin"]), "2 common names"),
+    "no organization": (Wanted(roles=[]), "0 organizations"),
+    "two organizations": (Wanted(roles=["user", "admin"]), "2 organizations"),
     "unknown role": (Wanted(roles=["root"]), "no role"),
     "role in capitals": (Wanted(roles=["Admin"]), "no role"),
     "NUL in the role": (Wanted(roles=["admin\0"]), "no role"),
     "name only in an alternative name": (
         Wanted(names=[], alternative_names=[x509.DNSName("admin")]),
-        "0 of common name",
+        "0 common names",
     ),
     "expired": (Wanted(not_before=utc_now() - days(2), not_after=utc_now() - days(1)), "expired"),
     "not yet valid": (

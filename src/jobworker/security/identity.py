@@ -109,8 +109,8 @@ def parse_principal(certificate: x509.Certificate) -> Principal:
     Only the subject counts: an alternative name is never an identity here.
     """
     subject = certificate.subject
-    name = _only_value(subject, NameOID.COMMON_NAME, "common name (the user)")
-    role = _only_value(subject, NameOID.ORGANIZATION_NAME, "organization (the role)")
+    name = _only_value(subject, NameOID.COMMON_NAME, "common names (the user)")
+    role = _only_value(subject, NameOID.ORGANIZATION_NAME, "organizations (the role)")
     try:
         user = parse_user_name(name)
     except InvalidArgumentError as error:
@@ -174,12 +174,13 @@ def _parse(pem: bytes, trust: TrustStore) -> _Parsed:
 
 
 def _only_value(subject: x509.Name, oid: x509.ObjectIdentifier, what: str) -> str:
+    """what: in the plural, for the message."""
     values = [attribute.value for attribute in subject.get_attributes_for_oid(oid)]
     if len(values) != 1:
-        raise UnauthenticatedError(f"it has {len(values)} of {what} instead of one")
+        raise UnauthenticatedError(f"it has {len(values)} {what} instead of one")
     value = values[0]
     if not isinstance(value, str):
-        raise UnauthenticatedError(f"its {what} is not text")
+        raise UnauthenticatedError(f"one of its {what} is not text")
     return value
 
 
