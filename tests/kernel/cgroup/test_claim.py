@@ -126,16 +126,20 @@ def delegated(cgroup_name: str) -> Iterator[Path]:
     """A cgroup2 directory that was given all controllers, as a service manager delegates one."""
     location = find_locations().unified
     assert location is not None
-    outer = Path(location.own) / cgroup_name
+    own = Path(location.own)
+    outer = own / cgroup_name
     inner = outer / "service"
     inner.mkdir(parents=True)
-    for directory in (Path(location.own), outer):
+    given = set(_controllers(own)) - _enabled(own)
+    for directory in (own, outer):
         for controller in _controllers(directory):
             (directory / "cgroup.subtree_control").write_text(f"+{controller}")
     yield inner
     for directory in (inner / "jobs", inner / "daemon", inner, outer):
         if directory.exists():
             directory.rmdir()
+    for controller in given:
+        (own / "cgroup.subtree_control").write_text(f"-{controller}")
 
 
 def _controllers(directory: Path) -> list[str]:
@@ -169,6 +173,8 @@ def test_where_others_live_the_daemon_stays_and_says_what_is_in_the_way(delegate
     assert set(told["problems"]) == set(controllers)
     assert all("other processes" in why for why in told["problems"].values())
     assert told["own"] == str(delegated)
+    # Jobs can still live there, if without limits: a threaded domain would be closed to them.
+    assert (delegated / "jobs" / "cgroup.type").read_text() == "domain\n"
 
 
 def test_a_controller_that_was_not_given_is_named(delegated: Path) -> None:

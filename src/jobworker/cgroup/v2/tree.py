@@ -87,12 +87,17 @@ def _hand_down(cgroup: str, controllers: Sequence[str]) -> dict[str, str]:
     missing = [controller for controller in controllers if controller not in enabled]
     if not missing:
         return {}
-    available = kernfs.read(cgroup, "cgroup.controllers").split()
-    problems: dict[str, str] = {}
     try:
-        _vacate(cgroup)
+        is_vacant = _vacate(cgroup)
     except OSError as error:
         return dict.fromkeys(missing, str(error))
+    if not is_vacant:
+        # Not even those that the kernel would hand down from there, as it does cpu and pids: that
+        # makes the cgroup the root of a threaded domain, and no process can join a child of it.
+        why = f"other processes are in cgroup {cgroup}; start the service in one of its own"
+        return dict.fromkeys(missing, why)
+    available = kernfs.read(cgroup, "cgroup.controllers").split()
+    problems: dict[str, str] = {}
     for controller in missing:
         if controller not in available:
             problems[controller] = f"cgroup {cgroup} was given no controller {controller}"
@@ -101,26 +106,23 @@ def _hand_down(cgroup: str, controllers: Sequence[str]) -> dict[str, str]:
             # One by one: together, one that is refused would take the others with it.
             kernfs.write(cgroup, "cgroup.subtree_control", f"+{controller}")
         except kernfs.ControlFileError as error:
-            problems[controller] = f"{error}{_occupied(cgroup)}"
+            problems[controller] = str(error)
     return problems
 
 
-def _vacate(cgroup: str) -> None:
-    """Move the calling process out of a cgroup that is to have children with controllers.
+def _vacate(cgroup: str) -> bool:
+    """Move the calling process out of a cgroup that is to hand down controllers; is it free now?
 
     Nothing is moved where others live there too: it would not help, and they are not ours.
     """
     if _is_real_root(cgroup):
-        return
-    if set(kernfs.read(cgroup, "cgroup.procs").split()) == {str(os.getpid())}:
+        return True
+    pids = set(kernfs.read(cgroup, "cgroup.procs").split())
+    if pids == {str(os.getpid())}:
         directories.make(f"{cgroup}/{DAEMON}")
         kernfs.write(f"{cgroup}/{DAEMON}", "cgroup.procs", "0")
-
-
-def _occupied(cgroup: str) -> str:
-    if _is_real_root(cgroup) or not kernfs.read(cgroup, "cgroup.procs"):
-        return ""
-    return "; other processes are in this cgroup, start the service in one of its own"
+        return True
+    return not pids
 
 
 def _is_real_root(cgroup: str) -> bool:
