@@ -29,12 +29,15 @@ _APPEARED: Final = _IN_CREATE | _IN_MOVED_TO
 _CHANGED: Final = _APPEARED | _IN_CLOSE_WRITE | _IN_DELETE | _IN_ATTRIB
 
 
-async def watch_trust(trust: TrustStore) -> AsyncGenerator[int, None]:
+async def watch_trust(
+    trust: TrustStore, *, changed: asyncio.Event | None = None
+) -> AsyncGenerator[int, None]:
     """Keep the store up to date; yields its new generation after each change that took effect.
 
+    changed: whoever sets it makes this look at the files at once.
     Only one task may do so.  Runs until it is cancelled or closed (``contextlib.aclosing``).
     """
-    changed = asyncio.Event()
+    changed = changed or asyncio.Event()
     loop = asyncio.get_running_loop()
     with contextlib.closing(_Watches(trust)) as watches:
 
