@@ -415,7 +415,8 @@ def main() -> int:
         init = ["init", "--dir", str(folder), "--host", "127.0.0.1"]
         say(f"  # {shlex.join(['jobworker', *init])}", style="1")
         done = subprocess.run([BIN / "jobworker", *init], capture_output=True, check=False)
-        indent(done.stdout + done.stderr)
+        # The rest tells how to go on, which is what this script does.
+        indent(done.stdout.split(b"\n\n")[0] + done.stderr)
         if done.returncode != 0:
             return 1
         try:
