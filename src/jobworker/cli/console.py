@@ -6,7 +6,6 @@ closed pipe are noticed at every place.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
@@ -26,15 +25,7 @@ class OutputError(Exception):
         """Whoever reads has gone, which is their right: nothing to talk about."""
 
 
-async def write(descriptor: int, data: bytes) -> None:
-    """Write all of it; raises OutputError.
-
-    In a thread: a terminal that is held, or a slow reader, must not keep signals from being heard.
-    """
-    await asyncio.to_thread(write_now, descriptor, data)
-
-
-def write_now(descriptor: int, data: bytes) -> None:
+def write(descriptor: int, data: bytes) -> None:
     """Write all of it; blocks for as long as the reader does not read.  Raises OutputError."""
     rest = memoryview(data)
     while rest:
@@ -49,13 +40,13 @@ def write_now(descriptor: int, data: bytes) -> None:
 
 def show(text: str) -> None:
     """Data for the caller."""
-    write_now(STDOUT, text.encode("utf-8", "backslashreplace"))
+    write(STDOUT, text.encode("utf-8", "backslashreplace"))
 
 
 def talk(text: str) -> None:
     """Talk of our own; a standard error that cannot be written changes nothing."""
     with contextlib.suppress(OutputError):
-        write_now(STDERR, f"jobctl: {text}\n".encode("utf-8", "backslashreplace"))
+        write(STDERR, f"jobctl: {text}\n".encode("utf-8", "backslashreplace"))
 
 
 def _wait_writable(descriptor: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import datetime
 from collections.abc import AsyncGenerator
@@ -47,7 +48,9 @@ async def copy_output(
                 _say_dropped(event)
                 return event
             data = event.data if stamper is None else stamper.stamp(event)
-            await console.write(_DESCRIPTORS[event.stream], data)
+            # In a thread: a terminal that is held, or a slow reader, must not keep signals from
+            # being heard.
+            await asyncio.to_thread(console.write, _DESCRIPTORS[event.stream], data)
     raise DataLossError("print the output of the job", "it ended without saying so")
 
 
