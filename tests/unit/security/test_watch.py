@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
+from jobworker.security import pki
 from jobworker.security.trust import TrustStore
 from jobworker.security.watch import watch_trust
 from support.certificates import Installation, make_installation
@@ -84,17 +86,16 @@ async def test_each_revocation_is_noticed(installation: Installation, trust: Tru
 async def test_a_list_that_is_written_in_place_is_noticed(
     installation: Installation, trust: TrustStore
 ) -> None:
-    def damage_and_mend() -> None:
-        crl_file = installation.store.crl_file
-        good = crl_file.read_bytes()
+    crl_file = installation.store.crl_file
+
+    def damage_and_replace() -> None:
         crl_file.write_bytes(b"damaged")
         crl_file.unlink()
-        crl_file.write_bytes(good)
-        revoke(installation, "alice")
-        crl_file.write_bytes(crl_file.read_bytes())
+        later = pki.make_crl(installation.ca, [], number=2)
+        crl_file.write_bytes(later.public_bytes(serialization.Encoding.PEM))
 
     async with following(trust) as follower:
-        await asyncio.to_thread(damage_and_mend)
+        await asyncio.to_thread(damage_and_replace)
         await follower.reached(1)
     assert trust.problem is None
 
