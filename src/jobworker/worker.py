@@ -31,6 +31,7 @@ from jobworker.errors import (
     DataLossError,
     FailedPreconditionError,
     InvalidArgumentError,
+    JobNotFoundError,
     UnavailableError,
     UnenforceableLimitError,
     errno_text,
@@ -181,29 +182,55 @@ class Worker:
         if live is None or live.ended.is_set():
             return await self.get(job_id)
         grace = self._settings.default_grace_s if grace_s is None else grace_s
-        await asyncio.to_thread(self._record_stop, live, stopped_by, grace)
-        if not live.ended.is_set():
+        await self._record_stop(live, stopped_by, grace)
+        if not self._is_over(live):
             self._registry.move(live, JobState.STOPPING)
             self._endings.wake_shim(live)
-        if wait:
-            await live.ended.wait()
-            return live.job
+            if wait:
+                await live.ended.wait()
+                return live.job
         return await self.get(job_id)
 
-    def _record_stop(self, live: LiveJob, stopped_by: UserName, grace_s: float) -> None:
-        record = {"stopped_by": stopped_by, "grace_s": grace_s}
+    def _is_over(self, live: LiveJob) -> bool:
+        # Not in the registry: it has ended, or turned out to be a repetition of an earlier start.
+        return live.ended.is_set() or self._registry.live.get(live.job.id) is not live
+
+    async def _record_stop(self, live: LiveJob, stopped_by: UserName, grace_s: float) -> None:
         try:
-            with self._registry.directories.open_job(live.job.id) as directory:
-                records.write(directory, records.STOP, record, durable=False)
+            async with live.stop_lock:
+                try:
+                    await asyncio.to_thread(self._write_stop, live.job.id, stopped_by, grace_s)
+                except FileNotFoundError:
+                    # Its start has not made the directory yet, or its shim has just ended and
+                    # cleared away what it had reserved for this record.
+                    await asyncio.wait((live.started,))
+                    if not self._is_over(live):
+                        await asyncio.to_thread(self._write_stop, live.job.id, stopped_by, grace_s)
         except OSError as error:
             reason = errno_text(error.errno or 0)
             raise UnavailableError(f"record the stop of job {live.job.id}", reason) from error
+
+    def _write_stop(self, job_id: JobId, stopped_by: str, grace_s: float) -> None:
+        """In a thread.  Of several stops the first one's name and the shortest grace count."""
+        with self._registry.directories.open_job(job_id) as directory:
+            earlier = records.read(directory, records.STOP)
+            if earlier is not None:
+                stopped_by = earlier["stopped_by"]
+                grace_s = min(grace_s, earlier["grace_s"])
+            record = {"stopped_by": stopped_by, "grace_s": grace_s}
+            records.write(directory, records.STOP, record, durable=False)
 
     async def stop_all(self, *, stopped_by: UserName, grace_s: float | None = None) -> None:
         """Stop every running job and wait until all have ended."""
         async with asyncio.TaskGroup() as tasks:
             for job_id in tuple(self._registry.live):
-                tasks.create_task(self.stop(job_id, stopped_by=stopped_by, grace_s=grace_s))
+                tasks.create_task(self._stop_if_there(job_id, stopped_by, grace_s))
+
+    async def _stop_if_there(
+        self, job_id: JobId, stopped_by: UserName, grace_s: float | None
+    ) -> None:
+        with contextlib.suppress(JobNotFoundError):  # a repetition of a start, taken back
+            await self.stop(job_id, stopped_by=stopped_by, grace_s=grace_s)
 
     async def update_limits(self, job_id: JobId, limits: Limits) -> Job:
         """Change those limits of a running job that are given.
@@ -331,6 +358,8 @@ class Worker:
         """
         if offset < 0:
             raise InvalidArgumentError("offset", offset, "it takes 0 or more")
+        if tail_lines is not None and tail_lines < 0:
+            raise InvalidArgumentError("tail_lines", tail_lines, "it takes 0 or more")
         view = View(
             offset=offset,
             stream=stream,
@@ -352,9 +381,9 @@ class Worker:
                     async for event in events:
                         yield event
                 _check_kept(log, job if live is None else live.job)
-        elif offset:
-            raise InvalidArgumentError("offset", offset, "the job has no output")
-        yield self._end_of_output(live, job if live is None else live.job)
+        else:
+            _check_none_kept(job if live is None else live.job, offset)
+        yield await self._end_of_output(live, job if live is None else live.job)
 
     async def _read(
         self,
@@ -392,11 +421,12 @@ class Worker:
         except FileNotFoundError:
             return None
 
-    def _end_of_output(self, live: LiveJob | None, job: Job) -> EndOfOutput:
+    async def _end_of_output(self, live: LiveJob | None, job: Job) -> EndOfOutput:
         if job.ending is not None:
             return EndOfOutput(job.output, job.ending)
         assert live is not None  # noqa: S101 - for the type checker: only live jobs have no ending
-        return EndOfOutput(self._measured(live, job).output, None)
+        measured = await asyncio.to_thread(self._measured, live, job)
+        return EndOfOutput(measured.output, None)
 
 
 def _check_kept(log: LogReader, job: Job) -> None:
@@ -407,6 +437,15 @@ def _check_kept(log: LogReader, job: Job) -> None:
     if kept != recorded:
         why = f"{recorded} bytes were kept, and its log has {kept}"
         raise DataLossError(f"read the output of job {job.id}", why)
+
+
+def _check_none_kept(job: Job, offset: int) -> None:
+    """There is no log: a job whose start failed has none."""
+    if job.output.kept_bytes:
+        why = f"{job.output.kept_bytes} bytes were kept, and its log is gone"
+        raise DataLossError(f"read the output of job {job.id}", why)
+    if offset:
+        raise InvalidArgumentError("offset", offset, "the job has no output")
 
 
 def _blocked_text(number: int) -> str:

@@ -31,6 +31,8 @@ class LiveJob:
         """How the start went."""
         self.started.add_done_callback(_look_at)
         self.ended = asyncio.Event()
+        self.stop_lock = asyncio.Lock()
+        """Held while the wish to stop is recorded: two at once would share one draft."""
 
 
 def _look_at(started: asyncio.Future[Job]) -> None:

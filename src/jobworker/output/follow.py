@@ -233,7 +233,11 @@ async def read_log(
     nothing will be added to the log any more.  Raises DataLossError if bytes are missing.
     """
     last = None if follow else log.indexed_bytes()
-    cursor = Cursor(log, view)
+    if view.tail_lines is None:
+        cursor = Cursor(log, view)
+    else:
+        # Looks for its lines in the bytes, which may be many and on a slow disk.
+        cursor = await asyncio.to_thread(Cursor, log, view)
     said_at = time.monotonic()
     while True:
         # Both are taken before the look: taken after it, a change in between would be announced to
