@@ -136,8 +136,9 @@ def page(
     return jobs, f"{created_us(jobs[-1])}.{jobs[-1].id}" if has_more else ""
 
 
-def delete(connection: sqlite3.Connection, job_id: JobId) -> None:
-    connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+def delete(connection: sqlite3.Connection, job_id: JobId) -> bool:
+    """False if there is no such job."""
+    return connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).rowcount > 0
 
 
 def oldest_ended(connection: sqlite3.Connection, most: int) -> list[tuple[JobId, int, int]]:

@@ -58,7 +58,7 @@ async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) ->
 def _as_recorded(job: Job, evidence: Evidence) -> Job:
     """A running job as its records tell it; the journal may not have heard of the last step."""
     started = evidence.started
-    if started is not None:
+    if started is not None and job.started_at is None:
         job = replace(job, started_at=started.at, effective=started.effective)
     return replace(job, state=JobState.STOPPING if evidence.has_stop else JobState.RUNNING)
 

@@ -65,7 +65,9 @@ class Registry:
             lambda connection: catalog.page(connection, which, size, token)
         )
         now = (self.live[job.id].job if job.id in self.live else job for job in jobs)
-        return JobPage(jobs=tuple(now), next_page_token=next_token)
+        # One that has moved on since the journal looked may not fit any more.
+        fitting = tuple(job for job in now if is_match(which, job))
+        return JobPage(jobs=fitting, next_page_token=next_token)
 
     def running_of(self, owner: UserName) -> int:
         """Jobs of an owner that are not over."""
@@ -98,13 +100,14 @@ class Registry:
     def end(self, live: LiveJob, job: Job) -> None:
         """The job is over: ``job`` has its ending.  It leaves memory once the journal has it."""
         self._set(live, job)
+        # Before anybody hears of it: what they then ask the journal stands behind this.
+        self._save_soon(live)
+        owner = job.owner
+        self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + job.output.kept_bytes
         if not live.started.done():
             live.started.set_result(job)
         live.ended.set()
         live.changed.notify()
-        owner = job.owner
-        self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + job.output.kept_bytes
-        self._save_soon(live)
 
     def _set(self, live: LiveJob, job: Job) -> None:
         if live.job.state is not job.state:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Final
 
-from jobworker.errors import FailedPreconditionError, JobWorkerError
+from jobworker.errors import FailedPreconditionError, JobNotFoundError, JobWorkerError
 from jobworker.jobs import catalog
 from jobworker.jobs.registry import Registry
 from jobworker.jobs.settings import Retention
@@ -38,9 +39,12 @@ class Keeper:
             raise FailedPreconditionError(f"remove job {job.id}", why)
         registry = self._registry
         # The row first: a directory without a row is only wasted space.
-        await registry.journal.run(
+        is_there = await registry.journal.run(
             lambda connection: catalog.delete(connection, job.id), durable=True
         )
+        if not is_there:
+            # Somebody else was first, and has taken its bytes off the owner's account.
+            raise JobNotFoundError(job.id)
         await asyncio.to_thread(registry.directories.remove_job, job.id)
         left = registry.kept_bytes.get(job.owner, 0) - job.output.kept_bytes
         registry.kept_bytes[job.owner] = max(0, left)
@@ -83,6 +87,6 @@ class Keeper:
         return most is not None and sum(self._registry.kept_bytes.values()) > most
 
     async def _remove_by_id(self, job_id: JobId) -> None:
-        job = await self._registry.find(job_id)
         logger.info("removing an old job", extra={"job_id": job_id})
-        await self.remove(job)
+        with contextlib.suppress(JobNotFoundError):  # its owner was first
+            await self.remove(await self._registry.find(job_id))
