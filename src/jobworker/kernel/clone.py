@@ -1,4 +1,4 @@
-"""clone3(2): a child that is born inside a cgroup.
+"""clone3(2): a process that is born inside a cgroup, as a child of its maker's parent.
 
 Only for a process with one thread and nothing but the standard library loaded, as the shim is: the
 raw call runs neither libc's nor Python's fork handlers.  A child that is to live in a v2 cgroup is
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
 from typing import Final
 
 #: <linux/sched.h>
+_CLONE_PARENT: Final = 0x8000
 _CLONE_INTO_CGROUP: Final = 0x2_0000_0000
 #: One number on every architecture since Linux 5.3: <asm-generic/unistd.h>.
 _SYS_CLONE3: Final = 435
@@ -27,15 +27,18 @@ _CLONE_ARGS: Final = struct.Struct("=11Q")
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
-def fork_into(cgroup_fd: int) -> int:
-    """Fork into the v2 cgroup of an open directory.  0 in the child, its pid in the parent.
+def fork_sibling(cgroup_fd: int | None) -> int:
+    """Fork a child of one's own parent, into the v2 cgroup of an open directory.
 
-    cgroup_fd: borrowed.  Raises OSError: ENOSYS before Linux 5.7, EBUSY for an inner node, EAGAIN
-    at a task limit.
+    0 in the child, its pid in the caller; the parent is told of its end by SIGCHLD and waits for
+    it.
+
+    cgroup_fd: borrowed; None leaves it where the caller is.  Raises OSError: ENOSYS before Linux
+    5.7, EBUSY for an inner node, EAGAIN at a task limit.
     """
-    arguments = _CLONE_ARGS.pack(
-        _CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd
-    )
+    flags = _CLONE_PARENT | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
+    # No exit signal here: with CLONE_PARENT the child has that of the caller.
+    arguments = _CLONE_ARGS.pack(flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup_fd or 0)
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
     pid: int = _libc.syscall(_SYS_CLONE3, buffer, ctypes.c_size_t(len(arguments)))
     if pid < 0:

@@ -52,19 +52,40 @@ class Piece:
     time_us: int
 
 
+def make_board(directory: int) -> int:
+    """Make the file and open it for its writer; the caller closes it.  Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    board = os.open(BOARD_FILE, flags, 0o600, dir_fd=directory)
+    try:
+        # Allocated now, so that a store on a full disk can't end in SIGBUS.
+        os.posix_fallocate(board, 0, _BOARD_BYTES)
+    except BaseException:
+        os.close(board)
+        raise
+    return board
+
+
+def make_log(directory: int) -> tuple[int, int]:
+    """Make ``output`` and ``index`` and open them for their writer; the caller closes both.
+
+    directory: of the job; borrowed.  Raises OSError, FileExistsError if there is a log already.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    output = os.open(OUTPUT_FILE, flags, 0o600, dir_fd=directory)
+    try:
+        return output, os.open(INDEX_FILE, flags, 0o600, dir_fd=directory)
+    except BaseException:
+        os.close(output)
+        raise
+
+
 class Board:
     """The writer's side of ``board``: stores to memory, no system call."""
 
-    def __init__(self, directory: int) -> None:
-        """directory: of the job; borrowed."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        fd = os.open(BOARD_FILE, flags, 0o600, dir_fd=directory)
-        try:
-            # Allocated now, so that a store on a full disk can't end in SIGBUS.
-            os.posix_fallocate(fd, 0, _BOARD_BYTES)
-            self._memory = mmap.mmap(fd, _BOARD_BYTES)
-        finally:
-            os.close(fd)
+    def __init__(self, board: int) -> None:
+        """board: from ``make_board``; taken and closed."""
+        self._memory = mmap.mmap(board, _BOARD_BYTES)
+        os.close(board)
 
     def show(self, totals: OutputTotals, blocked_errno: int) -> None:
         """Replace what readers see.  They may see some fields older than others."""
@@ -99,11 +120,10 @@ def read_board(directory: int) -> tuple[OutputTotals, int]:
 class LogWriter:
     """The only writer of ``output`` and ``index``."""
 
-    def __init__(self, directory: int) -> None:
-        """directory: of the job; borrowed.  Makes both files, which must not exist."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._output = os.open(OUTPUT_FILE, flags, 0o600, dir_fd=directory)
-        self._index = os.open(INDEX_FILE, flags, 0o600, dir_fd=directory)
+    def __init__(self, output: int, index: int) -> None:
+        """output, index: from ``make_log``, empty; taken."""
+        self._output = output
+        self._index = index
         self.end = 0
         """Offset after the last byte kept."""
         self._slot = 0
@@ -236,7 +256,8 @@ class LogReader:
             first += len(block)
 
     def pieces_backward(self) -> Iterator[Piece]:
-        """All pieces from the last one to the first."""
+        """All pieces from the last one to the first, without those that can't be right."""
+        kept = self.kept_bytes()
         last = self.record_count()
         while last:
             first = max(0, last - _BLOCK_RECORDS)
@@ -246,7 +267,7 @@ class LogReader:
             records = block if first == 0 else block[1:]
             for (end, stamp), start in zip(reversed(records), reversed(starts[:-1]), strict=True):
                 stream = stream_of(stamp)
-                if stream is not None and end >= start:
+                if stream is not None and start <= end <= kept:
                     yield Piece(start, end, stream, stamp >> 8)
             last = first
 

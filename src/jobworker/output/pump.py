@@ -22,7 +22,7 @@ _GROW_AT_BYTES: Final = 32 * 1024
 
 
 class Pump:
-    """Moves what a job writes; counts it; enforces the ceiling.  Owns the read ends given to it."""
+    """Moves what a job writes; counts it; enforces the ceiling."""
 
     def __init__(
         self,
@@ -31,7 +31,10 @@ class Pump:
         *,
         most_bytes: int | None,
         on_limit: OnOutputLimit,
+        stdout: int,
+        stderr: int,
     ) -> None:
+        """stdout, stderr: non-blocking read ends; taken, closed at their end of file."""
         self._log = log
         self._board = board
         self._most_bytes = most_bytes
@@ -39,15 +42,11 @@ class Pump:
         self._kept = {Stream.STDOUT: 0, Stream.STDERR: 0}
         self._dropped = 0
         self._last_count = 0
-        self._open: dict[int, Stream] = {}
+        self._open = {stdout: Stream.STDOUT, stderr: Stream.STDERR}
         self._grown: set[int] = set()
         self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.blocked_errno = 0
         """Why the log takes nothing just now; 0 if it does."""
-
-    def add(self, pipe: int, stream: Stream) -> None:
-        """Take over a non-blocking read end."""
-        self._open[pipe] = stream
 
     @property
     def open_pipes(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from jobworker.cgroup.interface import CgroupPlan
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import Limits
 from jobworker.model.spec import OnOutputLimit
+from jobworker.shim import records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,14 @@ class Account:
 
     uid: int
     gid: int
+
+
+def read_order(directory: int) -> Order:
+    """From the job's directory.  Raises FileNotFoundError, DataLossError, ValueError."""
+    spec = records.read(directory, records.SPEC)
+    if spec is None:
+        raise FileNotFoundError(records.SPEC)
+    return Order.from_json(spec["order"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,12 +19,15 @@ Source: rename(2), fsync(2), posix_fallocate(3).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from jobworker.errors import DataLossError
+from jobworker.model.ending import Ending
 
 SPEC: Final = "spec.json"
 SHIM: Final = "shim.json"
@@ -81,12 +84,33 @@ def read(directory: int, name: str) -> dict[str, Any] | None:
     finally:
         os.close(fd)
     try:
-        record = json.loads(data)
+        # Room may be reserved for a record while it is written, which leaves NULs behind it.
+        record = json.loads(data.rstrip(b"\0"))
     except ValueError as error:
         raise DataLossError(f"read {name}", f"it is damaged: {error}") from error
     if not isinstance(record, dict):
         raise DataLossError(f"read {name}", "it is damaged: not an object")
     return record
+
+
+def write_ending(
+    directory: int, ending: Ending, *, refusal: Mapping[str, object] | None = None
+) -> None:
+    """exit.json, on the disk when this returns.  refusal: why the command was not executed."""
+    record = {
+        "ended_at_us": time.time_ns() // 1000,
+        "ending": {**dataclasses.asdict(ending), "reason": ending.reason.value},
+        "refusal": refusal,
+    }
+    write(directory, EXIT, record, durable=True)
+
+
+def exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def encode(record: Mapping[str, object]) -> bytes:

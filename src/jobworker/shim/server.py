@@ -18,6 +18,7 @@ from typing import NoReturn
 from jobworker.kernel import privileges
 from jobworker.kernel.process import read_boot_id
 from jobworker.shim import shim
+from jobworker.shim.start import Line
 from jobworker.shim.supervise import WAKE_SIGNAL
 
 #: An order is one byte with two descriptors: the job's directory and the line for the answer.
@@ -51,12 +52,12 @@ def main() -> None:
         directory, report = fds
         if os.fork() == 0:
             orders.close()
-            _be_shim(directory, shim.Line(report=report, settled=settled))
+            _be_shim(directory, Line(report=report, settled=settled))
         os.close(directory)
         os.close(report)
 
 
-def _be_shim(directory: int, line: shim.Line) -> NoReturn:
+def _be_shim(directory: int, line: Line) -> NoReturn:
     try:
         os.setsid()
         shim.run(directory, line)

@@ -3,7 +3,7 @@
 One epoll loop: the command's pipes, its children's deaths, its cgroup's emptiness, the worker's
 wish to stop it, and its deadlines.  It sleeps until one of them happens.
 
-Not here: how the command is started (shim.py), and the record of its ending (ending.py).
+Not here: how the command is started (start.py), and what its end is called (ending.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobworker.cgroup.interface import JobCgroup
+from jobworker.kernel import kernfs
 from jobworker.output.pump import Pump
 from jobworker.shim import records
-from jobworker.shim.order import Order
+from jobworker.shim.handoff import Handoff
 
 #: The worker's "look at stop.json".  Its default action would kill a process that does not handle
 #: it.
@@ -56,39 +57,61 @@ class Outcome:
     """Processes that the main process left and that were killed."""
 
 
-class Supervisor:
-    """Watches one command.  Made before it is started, so that no signal is missed."""
+class Wakeup:
+    """Readable after SIGCHLD or WAKE_SIGNAL; one per process.  Source: signal.set_wakeup_fd."""
 
-    def __init__(self, directory: int, order: Order, cgroup: JobCgroup, pump: Pump) -> None:
-        """directory: of the job; borrowed, as are the cgroup and the pump."""
+    def __init__(self) -> None:
+        self._fd, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, WAKE_SIGNAL):
+            # Python handles signals only where a handler stands; the descriptor does the rest.
+            signal.signal(number, _do_nothing)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def clear(self) -> None:
+        """Not readable until the next signal."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fd, _WAKEUPS_READ)
+
+
+def _do_nothing(_number: int, _frame: object) -> None:
+    pass
+
+
+class Supervisor:
+    """Watches one command from the moment it runs."""
+
+    def __init__(
+        self, directory: int, handoff: Handoff, cgroup: JobCgroup, pump: Pump, wakeup: Wakeup
+    ) -> None:
+        """directory: of the job; borrowed, as are the rest."""
         self._directory = directory
-        self._order = order
+        self._pid = handoff.pid
+        self._grace_s = handoff.grace_s
         self._cgroup = cgroup
         self._pump = pump
+        self._wakeup = wakeup
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._pid = 0
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
         self._retry_at: float | None = None
         self._is_empty = False
         self.outcome = Outcome()
-        self._watch(self._open_wakeup(), self._on_signal)
-
-    def started(self, pid: int) -> None:
-        """The command runs: its main process is our child ``pid``."""
-        self._pid = pid
-        if self._order.timeout_s is not None:
-            self._timeout_at = time.monotonic() + self._order.timeout_s
-        events = self._cgroup.open_events()
+        if handoff.timeout_s is not None:
+            self._timeout_at = time.monotonic() + handoff.timeout_s
+        self._watch(wakeup.fileno(), self._on_signal)
+        events = cgroup.open_events()
         if events is not None:
             self._watch(events, self._look_whether_empty, select.EPOLLPRI)
-        for pipe in self._pump.open_pipes:
+        for pipe in pump.open_pipes:
             self._watch(pipe, lambda pipe=pipe: self._on_output(pipe))  # type: ignore[misc]
 
     def watch_until_empty(self) -> Outcome:
         """Return once no process is left and all output is in the log."""
-        # What came before the handlers stood: a child that died at once, a stop that overtook us.
+        # What came before this: a command that died at once, a stop that overtook us.
         self._on_signal()
         while not (self._is_empty and self._is_drained()):
             for fd, _ in self._epoll.poll(self._timeout_s()):
@@ -108,11 +131,16 @@ class Supervisor:
     # -- what can happen ---------------------------------------------------------------------------
 
     def _on_signal(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wakeup, _WAKEUPS_READ)
+        self._wakeup.clear()
         self._reap()
         self._read_stop()
         # Without an events file the death of the last child is what tells.
+        self._look_whether_empty()
+
+    def _on_events(self, events: int) -> None:
+        # Read before the look: unread, the event would be announced again and again.
+        with contextlib.suppress(OSError):  # ENODEV: somebody removed the cgroup
+            kernfs.reread(events)
         self._look_whether_empty()
 
     def _on_output(self, pipe: int) -> None:
@@ -129,7 +157,7 @@ class Supervisor:
         now = time.monotonic()
         if self._timeout_at is not None and now >= self._timeout_at:
             self._timeout_at = None
-            self._begin_stop(Cause.TIMEOUT, self._order.grace_s)
+            self._begin_stop(Cause.TIMEOUT, self._grace_s)
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self.outcome.was_killed = True
@@ -216,14 +244,6 @@ class Supervisor:
     # -- the loop
     # ------------------------------------------------------------------------------------
 
-    def _open_wakeup(self) -> int:
-        """A descriptor that is readable after a signal; signal.set_wakeup_fd."""
-        self._wakeup, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, WAKE_SIGNAL):
-            signal.signal(number, _only_wake)
-        return self._wakeup
-
     def _watch(self, fd: int, handler: Callable[[], None], events: int = select.EPOLLIN) -> None:
         self._handlers[fd] = handler
         self._epoll.register(fd, events)
@@ -233,7 +253,3 @@ class Supervisor:
         times = (self._timeout_at, self._kill_at, self._retry_at)
         nearest = min((at for at in times if at is not None), default=None)
         return None if nearest is None else max(0.0, nearest - time.monotonic())
-
-
-def _only_wake(_number: int, _frame: object) -> None:
-    """Python handles signals only where a handler stands; the wakeup descriptor does the rest."""

@@ -1,0 +1,71 @@
+"""What the starting process hands to the shim: a few numbers and the descriptors to go on with.
+
+Small on purpose: whatever the shim unpacks becomes memory of its own.
+
+Source: unix(7), SCM_RIGHTS.
+"""
+
+from __future__ import annotations
+
+import marshal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from jobworker.cgroup.interface import CgroupPlan, Mode
+from jobworker.model.spec import OnOutputLimit
+
+#: Paths of a few cgroups.
+_MESSAGE_BYTES: Final = 64 * 1024
+_FDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handoff:
+    """A command that runs, as its shim needs to know it."""
+
+    pid: int
+    cgroup: CgroupPlan
+    timeout_s: float | None
+    grace_s: float
+    max_output_bytes: int | None
+    on_output_limit: OnOutputLimit
+
+
+def send_handoff(to_shim: socket.socket, handoff: Handoff, fds: Sequence[int]) -> None:
+    """fds: board, output, index, and the read ends of stdout and stderr; borrowed."""
+    plan = handoff.cgroup
+    message = marshal.dumps(
+        (
+            handoff.pid,
+            (plan.mode.value, plan.job, plan.members, plan.shim, dict(plan.controllers)),
+            handoff.timeout_s,
+            handoff.grace_s,
+            handoff.max_output_bytes,
+            handoff.on_output_limit.value,
+        )
+    )
+    socket.send_fds(to_shim, [message], fds)
+
+
+def receive_handoff(from_start: socket.socket) -> tuple[Handoff, list[int]] | None:
+    """None if the other end is closed without one.  The caller owns the descriptors."""
+    message, fds, _, _ = socket.recv_fds(from_start, _MESSAGE_BYTES, _FDS)
+    if not message:
+        return None
+    # From our own child, over a socket that nobody else has.
+    pid, plan, timeout_s, grace_s, most, on_limit = marshal.loads(message)  # noqa: S302
+    mode, job, members, shim, controllers = plan
+    cgroup = CgroupPlan(
+        mode=Mode(mode), job=job, members=members, shim=shim, controllers=controllers
+    )
+    handoff = Handoff(
+        pid=pid,
+        cgroup=cgroup,
+        timeout_s=timeout_s,
+        grace_s=grace_s,
+        max_output_bytes=most,
+        on_output_limit=OnOutputLimit(on_limit),
+    )
+    return handoff, fds

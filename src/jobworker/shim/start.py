@@ -1,0 +1,201 @@
+"""The start of one command: everything that comes before it runs.
+
+Done by a child of the shim that ends with it, because each page of memory that is written to after
+a fork is a process's own: a shim that had done this itself would keep three times as much for as
+long as its job runs.  The command is made as a sibling, so that its parent is the shim.
+
+Source: clone(2), CLONE_PARENT and CLONE_INTO_CGROUP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobworker.cgroup.choose import open_job
+from jobworker.cgroup.interface import JobCgroup
+from jobworker.errors import errno_text
+from jobworker.kernel import clone, pipes
+from jobworker.kernel.process import name_process
+from jobworker.model.ending import Ending, EndReason
+from jobworker.model.limits import EffectiveLimit
+from jobworker.output.log import make_board, make_log
+from jobworker.shim import records
+from jobworker.shim.child import Ends, Failure, execute, read_failure
+from jobworker.shim.handoff import Handoff, send_handoff
+from jobworker.shim.order import Order, read_order
+
+
+class RefusedError(Exception):
+    """The command was not executed: nothing of it ran."""
+
+    def __init__(self, why: str, *, number: int = 0, path: str = "", resource: str = "") -> None:
+        """number: errno of the step that failed, 0 where none did."""
+        super().__init__(why)
+        self.answer = {"why": why, "errno": number, "path": path, "resource": resource}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """To the worker that ordered the start; it may be dead at the other end."""
+
+    report: int
+    """Write end of a pipe: one JSON object, then closed."""
+    settled: int
+    """A lock that tells a later worker that this start is not settled yet; closed when it is."""
+
+    def answer(self, message: Mapping[str, object]) -> None:
+        """Say how the start went."""
+        with contextlib.suppress(BrokenPipeError):  # its successor reads the records
+            os.write(self.report, records.encode(message))
+
+    def close(self) -> None:
+        """Of this process's copies: the start is settled when no process has one."""
+        os.close(self.report)
+        os.close(self.settled)
+
+
+def start(directory: int, line: Line, to_shim: socket.socket, shim_pid: int) -> None:
+    """Carry out the order in a job's directory up to the running command, or record why not.
+
+    directory: an open descriptor; borrowed, as is the rest.  What the shim needs is sent to it;
+    nothing is if the command was refused.  Raises only what is a fault of ours or of the host.
+    """
+    # The shim's, inherited: a signal to this process must not wake that one.
+    signal.set_wakeup_fd(-1)
+    order = read_order(directory)
+    name = name_process(shim_pid)
+    shim = {"pid": name.pid, "start_ticks": name.start_ticks, "boot_id": name.boot_id}
+    records.write(directory, records.SHIM, shim, durable=False)
+    cgroup = open_job(order.cgroup)
+    try:
+        handoff, fds, started = _start(directory, order, cgroup)
+    except RefusedError as refusal:
+        # The record comes before the answer, as everywhere.
+        ending = Ending(reason=EndReason.START_FAILED, message=str(refusal))
+        records.write_ending(directory, ending, refusal=refusal.answer)
+        cgroup.remove()
+        records.forget_reserved(directory)
+        line.answer({"failed": refusal.answer})
+        return
+    send_handoff(to_shim, handoff, fds)
+    line.answer({"shim": shim, "started": started})
+
+
+def _start(
+    directory: int, order: Order, cgroup: JobCgroup
+) -> tuple[Handoff, tuple[int, ...], dict[str, object]]:
+    """Start the command: what the shim goes on with, and the record of the start."""
+    try:
+        for name in (records.EXIT, records.STOP):
+            records.reserve(directory, name)
+        log_fds = (make_board(directory), *make_log(directory))
+    except OSError as error:
+        raise _refused("keep its output", error) from error
+    try:
+        cgroup.create()
+        effective = cgroup.set_limits(order.limits, order.devices)
+    except OSError as error:
+        raise _refused("make its cgroup", error) from error
+    _require(order, effective)
+    pid, stdout, stderr = _execute(order, cgroup)
+    started = {
+        "pid": pid,
+        "started_at_us": time.time_ns() // 1000,
+        "effective": [_limit_record(limit) for limit in effective],
+    }
+    records.write(directory, records.STARTED, started, durable=False)
+    handoff = Handoff(
+        pid=pid,
+        cgroup=order.cgroup,
+        timeout_s=order.timeout_s,
+        grace_s=order.grace_s,
+        max_output_bytes=order.max_output_bytes,
+        on_output_limit=order.on_output_limit,
+    )
+    return handoff, (*log_fds, stdout, stderr), started
+
+
+def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:
+    if not order.require_limits:
+        return
+    for limit in effective:
+        if not limit.is_enforced:
+            name = limit.resource.value
+            raise RefusedError(
+                f"this host does not keep the limit {name}: {limit.note}", resource=name
+            )
+
+
+def _execute(order: Order, cgroup: JobCgroup) -> tuple[int, int, int]:
+    """Fork and execute: the pid, and stdout and stderr to read."""
+    uid, gid = (-1, -1) if order.account is None else (order.account.uid, order.account.gid)
+    stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    stdout_read, stdout = pipes.open_output_pipe(uid, gid)
+    stderr_read, stderr = pipes.open_output_pipe(uid, gid)
+    error_read, error = os.pipe2(os.O_CLOEXEC)
+    joins = cgroup.open_joins()
+    ends = Ends(stdin=stdin, stdout=stdout, stderr=stderr, error=error, joins=joins)
+    parent_pid = os.getppid()
+    try:
+        pid = _fork_sibling(cgroup)
+    except OSError as error_:
+        raise _refused("fork", error_) from error_
+    if pid == 0:
+        execute(order, ends, parent_pid)
+    for fd in (stdin, stdout, stderr, error, *joins):
+        os.close(fd)
+    failure = read_failure(error_read)
+    os.close(error_read)
+    if failure is not None:
+        raise _failed_child(order, failure)
+    return pid, stdout_read, stderr_read
+
+
+def _fork_sibling(cgroup: JobCgroup) -> int:
+    directory = cgroup.clone_fd()
+    try:
+        return clone.fork_sibling(directory)
+    finally:
+        if directory is not None:
+            os.close(directory)
+
+
+def _failed_child(order: Order, failure: Failure) -> RefusedError:
+    if failure.errno == 0:
+        return RefusedError(f"cannot {failure.step}", path=failure.path)
+    reason = errno_text(failure.errno)
+    if failure.step == "execute" and "/" not in order.argv[0] and failure.path == order.argv[0]:
+        why = f"cannot execute {order.argv[0]!r}: no such program in PATH"
+    elif failure.step == "execute" and os.path.lexists(failure.path):
+        why = f"cannot execute {failure.path!r}: {reason}"
+        if failure.errno == errno.ENOENT:
+            why += "; the file is there, the interpreter that it names is not"
+    else:
+        of = f" {failure.path!r}" if failure.path else ""
+        why = f"cannot {failure.step}{of}: {reason}"
+    return RefusedError(why, number=failure.errno, path=failure.path)
+
+
+def _refused(what: str, error: OSError) -> RefusedError:
+    path = error.filename if isinstance(error.filename, str) else ""
+    of = f" {path}" if path else ""
+    return RefusedError(
+        f"cannot {what}{of}: {errno_text(error.errno or 0)}", number=error.errno or 0, path=path
+    )
+
+
+def _limit_record(limit: EffectiveLimit) -> dict[str, object]:
+    return {
+        "resource": limit.resource.value,
+        "requested": limit.requested,
+        "effective": limit.effective,
+        "device": limit.device,
+        "note": limit.note,
+    }
