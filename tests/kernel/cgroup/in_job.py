@@ -12,19 +12,22 @@ import sys
 
 from jobworker.cgroup.choose import open_job
 from jobworker.cgroup.interface import CgroupPlan
-from jobworker.kernel.clone import fork_into
+from jobworker.kernel.clone import fork_sibling
 
 
 def main(plan: str, *argv: str) -> int:
     job = open_job(CgroupPlan.from_json(json.loads(plan)))
     job.join_shim()
     cgroup, joins = job.clone_fd(), job.open_joins()
-    pid = os.fork() if cgroup is None else fork_into(cgroup)
-    if pid == 0:
-        for join in joins:
-            os.write(join, b"0")
-        os.execv(argv[0], argv)
-    _, status = os.waitpid(pid, 0)
+    forker = os.fork()
+    if forker == 0:
+        if fork_sibling(cgroup) == 0:
+            for join in joins:
+                os.write(join, b"0")
+            os.execv(argv[0], argv)
+        os._exit(0)
+    os.waitpid(forker, 0)
+    _, status = os.wait()
     if "REMOVE" in os.environ:
         job.remove()
     code = os.waitstatus_to_exitcode(status)

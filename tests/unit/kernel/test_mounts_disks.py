@@ -239,13 +239,13 @@ def test_a_device_that_sysfs_does_not_know_is_left_out(sysfs: Sysfs) -> None:
     assert sysfs.resolve("27 1 8:1 / / rw - ext4 /dev/sda1 rw") == []
 
 
-def test_stacks_and_loops_are_told_from_disks(sysfs: Sysfs) -> None:
+def test_only_what_counts_again_below_is_a_stack(sysfs: Sysfs) -> None:
     sysfs.disk("sda", "8:0")
     sysfs.mapped("dm-0", "253:0", slaves="sda", as_name="x")
     sysfs.loop("loop0", "7:0", "/image", is_read_only=False)
     root = str(sysfs.root)
     assert is_stacked("253:0", root)
-    assert is_stacked("7:0", root)
+    assert not is_stacked("7:0", root)
     assert not is_stacked("8:0", root)
     assert not is_stacked("99:99", root)
 
