@@ -6,16 +6,22 @@
     ├── journal.sqlite    0600
     ├── jobs/             0700                 nobody else may even pass
     │   └── <id>/         0700                 spec.json, output, index, exit.json, …
-    └── scratch/          0711                 or elsewhere, by the settings
+    └── scratch/          0711                 or elsewhere, see below
         └── <id>/         0700, the job's user: working directory and HOME of the job
+
+The jobs' users must be able to reach their scratch by its path.  Where a directory above the state
+directory is closed to them and the settings name no other place, it is below ``/var/tmp``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -24,6 +30,8 @@ from jobworker.errors import FailedPreconditionError, UnavailableError, errno_te
 from jobworker.model.ids import JobId
 from jobworker.shim.order import Account
 
+#: Everybody may pass, and it outlives a restart of the machine: file-hierarchy(7).
+_OPEN_PLACE: Final = Path("/var/tmp")  # noqa: S108 - a directory of ours in it, checked to be ours
 _LOCK_FILE: Final = "daemon.lock"
 
 
@@ -38,12 +46,13 @@ class StateDirectory:
         """
         self.path = path.absolute()
         self.jobs = self.path / "jobs"
-        self.scratch = (self.path / "scratch") if scratch is None else scratch.absolute()
+        self.scratch = self._place_scratch() if scratch is None else scratch.absolute()
         self.journal_file = self.path / "journal.sqlite"
         self.starting_lock = self.path / "starting.lock"
         try:
             for folder, mode in ((self.path, 0o711), (self.jobs, 0o700), (self.scratch, 0o711)):
                 _make(folder, mode)
+            _check_ours(self.scratch)
             self._lock = self._take_lock()
         except OSError as error:
             raise UnavailableError(
@@ -91,12 +100,12 @@ class StateDirectory:
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize
 
-    def closed_above_scratch(self) -> Path | None:
-        """The first directory on the way to the scratch that other users may not pass, if any."""
-        for folder in reversed((self.scratch, *self.scratch.parents)):
-            if not folder.stat().st_mode & 0o001:
-                return folder
-        return None
+    def _place_scratch(self) -> Path:
+        if os.geteuid() != 0 or all(_may_pass(folder) for folder in self.path.parents):
+            return self.path / "scratch"
+        # The name is the same at every start, and no other state directory has it.
+        name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
+        return _OPEN_PLACE / f"jobworker-scratch-{name}"
 
     def _take_lock(self) -> int:
         fd = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -113,6 +122,21 @@ class StateDirectory:
             os.close(fd)
             raise
         return fd
+
+
+def _may_pass(folder: Path) -> bool:
+    """May others enter it?  One that is to be made, they may."""
+    try:
+        return bool(folder.stat().st_mode & stat.S_IXOTH)
+    except FileNotFoundError:
+        return True
+
+
+def _check_ours(scratch: Path) -> None:
+    """Somebody else may have made it first, where everybody may write.  Raises PermissionError."""
+    status = scratch.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "not a directory of ours", str(scratch))
 
 
 def _make(folder: Path, mode: int) -> None:

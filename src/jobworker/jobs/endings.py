@@ -95,16 +95,23 @@ class Endings:
             return Usage()
         cgroup = open_job(evidence.order.cgroup)
         try:
-            if cgroup.is_populated():
-                cgroup.kill()
+            while (usage := await asyncio.to_thread(_kill_or_remove, cgroup)) is None:
                 await _wait_empty(cgroup)
-            usage = replace(cgroup.usage(), memory_bytes=None, tasks=None)
-            cgroup.remove()
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             logger.exception("cannot clear a job", extra={"job_id": job.id, "reason": reason})
             return Usage()
         return usage
+
+
+def _kill_or_remove(cgroup: JobCgroup) -> Usage | None:
+    """In a thread.  None: it had members, which are killed; call again when they are gone."""
+    if cgroup.is_populated():
+        cgroup.kill()
+        return None
+    usage = replace(cgroup.usage(), memory_bytes=None, tasks=None)
+    cgroup.remove()
+    return usage
 
 
 def _account_without_record(job: Job, evidence: Evidence, fault: str) -> tuple[EndReason, str]:

@@ -49,9 +49,9 @@ class WorkerSettings:
     accounts: Mapping[UserName, str] = field(default_factory=dict)
     """Owners whose jobs run as an account of this machine, by its name."""
     scratch_dir: Path | None = None
-    """Below it each job gets a directory; ``None``: ``scratch`` in the state directory.
+    """Below it each job gets a directory, which its user must be able to reach.
 
-    The jobs' users must be able to pass through it and everything above it."""
+    ``None``: ``scratch`` in the state directory, or if they can't reach that, below ``/var/tmp``."""
     default_grace_s: float = 10.0
     """From SIGTERM to SIGKILL where a stop does not say."""
     min_free_bytes: int = 16 * 1024 * 1024

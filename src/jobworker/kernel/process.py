@@ -46,6 +46,15 @@ def name_process(pid: int) -> ProcessName:
     return ProcessName(pid=pid, start_ticks=int(fields[19]), boot_id=read_boot_id())
 
 
+def set_oom_score(score: int) -> None:
+    """How soon the kernel takes this process when memory runs out; raising it is always allowed."""
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"%d" % score)
+    finally:
+        os.close(fd)
+
+
 def _read(path: str) -> bytes:
     # Not by pathlib and file objects: every page of code that a fresh shim runs becomes its own.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

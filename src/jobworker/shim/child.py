@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from jobworker.kernel import privileges
+from jobworker.kernel.process import set_oom_score
 from jobworker.shim.order import Account, Order
 
 #: The usual soft bound; programs that use select(2) count on it.  The hard one stays the host's.
 _OPEN_FILES_SOFT: Final = 1024
+#: What processes have that nobody said anything about.
+_OOM_SCORE: Final = 0
 _UMASK: Final = 0o022
 _ERROR_FD: Final = 3
 #: Longer paths than this are cut in the account of a failure: it must fit into one write to a pipe.
@@ -64,6 +67,7 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
         error_fd = _ERROR_FD
         step = "set resource limits"
         _set_rlimits()
+        set_oom_score(_OOM_SCORE)
         os.umask(_UMASK)
         step, path = "enter the working directory", order.cwd
         if order.cwd == order.scratch:

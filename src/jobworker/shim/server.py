@@ -16,7 +16,7 @@ import sys
 from typing import NoReturn
 
 from jobworker.kernel import privileges
-from jobworker.kernel.process import read_boot_id
+from jobworker.kernel.process import read_boot_id, set_oom_score
 from jobworker.shim import shim
 from jobworker.shim.start import Line
 from jobworker.shim.supervise import WAKE_SIGNAL
@@ -24,6 +24,8 @@ from jobworker.shim.supervise import WAKE_SIGNAL
 #: An order is one byte with two descriptors: the job's directory and the line for the answer.
 ORDER: bytes = b"\1"
 _ORDER_FDS = 2
+#: Of launcher and shims, from -1000 (never) to 1000 (first): proc_pid_oom_score_adj(5).
+OOM_SCORE = -900
 #: Where a shim that failed leaves its traceback, in the job's directory.
 FAULT_FILE = "shim.fault"
 
@@ -33,6 +35,10 @@ def main() -> None:
     orders = socket.socket(fileno=int(sys.argv[1]))
     settled = int(sys.argv[2])
     privileges.set_process_name("jobworker-launc")
+    # The kernel should take a job before it takes what watches over it; the child of the shim that
+    # becomes the command takes this back.  Needs CAP_SYS_RESOURCE; without it all are alike.
+    with contextlib.suppress(OSError):
+        set_oom_score(OOM_SCORE)
     # Shims are not waited for: whoever wants to know holds a pidfd.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # A shim may be woken before it has set its own handler; ignored, the signal is only early, and
