@@ -51,7 +51,7 @@ class WorkerSettings:
     scratch_dir: Path | None = None
     """Below it each job gets a directory, which its user must be able to reach.
 
-    ``None``: ``scratch`` in the state directory, or if they can't reach that, below ``/var/tmp``."""
+    ``None``: ``scratch`` in the state directory, or below ``/var/tmp`` if they can't reach that."""
     default_grace_s: float = 10.0
     """From SIGTERM to SIGKILL where a stop does not say."""
     min_free_bytes: int = 16 * 1024 * 1024
