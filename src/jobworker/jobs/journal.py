@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from jobworker.errors import UnavailableError
+from jobworker.errors import UnavailableError, errno_text
 
 T = TypeVar("T")
 
@@ -168,6 +168,12 @@ def _settle(future: asyncio.Future[Any], result: object) -> None:
 
 
 def _open(file: Path) -> sqlite3.Connection:
+    try:
+        # Made by us, or it would be for everybody to read; SQLite gives its other files the same mode.
+        file.touch(mode=0o600)
+    except OSError as error:
+        why = errno_text(error.errno or 0)
+        raise UnavailableError(f"open the journal {file}", why) from error
     try:
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     except sqlite3.OperationalError as error:

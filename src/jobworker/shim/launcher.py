@@ -107,6 +107,7 @@ class Launcher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Not the worker's own: a shim that outlives it would hold whatever pipe that is.
         faults_file = self._lock_file.with_name("launcher.log")
+        faults_file.touch(mode=0o600)
         with theirs, faults_file.open("ab") as faults:
             command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", self._program]
             arguments = [_IMPORT_ROOT, str(theirs.fileno()), str(lock)]

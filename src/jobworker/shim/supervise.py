@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from jobworker.cgroup.interface import JobCgroup
+from jobworker.cgroup.interface import JobCgroup, Mode
 from jobworker.kernel import kernfs
 from jobworker.output.pump import Pump
 from jobworker.shim import records
@@ -91,6 +91,7 @@ class Supervisor:
         self._pid = handoff.pid
         self._grace_s = handoff.grace_s
         self._cgroup = cgroup
+        self._has_members = handoff.cgroup.mode is not Mode.NONE
         self._pump = pump
         self._wakeup = wakeup
         self._epoll = select.epoll()
@@ -105,7 +106,7 @@ class Supervisor:
         self._watch(wakeup.fileno(), self._on_signal)
         events = cgroup.open_events()
         if events is not None:
-            self._watch(events, self._look_whether_empty, select.EPOLLPRI)
+            self._watch(events, lambda: self._on_events(events), select.EPOLLPRI)
         for pipe in pump.open_pipes:
             self._watch(pipe, lambda pipe=pipe: self._on_output(pipe))  # type: ignore[misc]
 
@@ -161,7 +162,7 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self.outcome.was_killed = True
-            self._cgroup.kill()
+            self._signal(signal.SIGKILL)
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
             self._resume_output()
@@ -186,9 +187,9 @@ class Supervisor:
     def _kill_what_is_left(self) -> None:
         """A job ends with its main process."""
         self._timeout_at = self._kill_at = None
-        if self._cgroup.is_populated():
+        if self._cgroup.is_populated() or not self._has_members:
             self.outcome.left_behind = len(self._cgroup.pids())
-            self._cgroup.kill()
+            self._signal(signal.SIGKILL)
 
     def _look_whether_empty(self) -> None:
         if self.outcome.wait_status is not None and not self._cgroup.is_populated():
@@ -207,16 +208,26 @@ class Supervisor:
             self.outcome.cause = cause
             self._kill_at = kill_at
             if grace_s > 0:
-                self._cgroup.signal(signal.SIGTERM)
+                self._signal(signal.SIGTERM)
                 # A stopped process can't handle anything.
-                self._cgroup.signal(signal.SIGCONT)
+                self._signal(signal.SIGCONT)
         elif self._kill_at is not None:
             self._kill_at = min(self._kill_at, kill_at)
 
     def _begin_kill(self, cause: Cause) -> None:
         if self.outcome.wait_status is None:
             self.outcome.cause = self.outcome.cause or cause
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To every process of the job; without a cgroup its process group is all there is."""
+        if not self._has_members:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
+        elif number is signal.SIGKILL:
             self._cgroup.kill()
+        else:
+            self._cgroup.signal(number)
 
     # -- output
     # --------------------------------------------------------------------------------------
