@@ -95,13 +95,20 @@ class PolicySection:
     def to_policy(self) -> JobPolicy:
         """What the worker applies; raises InvalidLimitError."""
         return JobPolicy(
-            limits=Limits(**{name: getattr(self, key) for key, name in _LIMIT_NAMES.items()}),
-            timeout_s=self.timeout,
-            max_output_bytes=self.max_output,
+            limits=Limits(
+                **{name: _plain(getattr(self, key)) for key, name in _LIMIT_NAMES.items()}
+            ),
+            timeout_s=None if self.timeout is None else float(self.timeout),
+            max_output_bytes=_plain(self.max_output),
             on_output_limit=self.on_output_limit,
             max_running_jobs=self.max_running_jobs,
-            max_kept_bytes=self.max_kept,
+            max_kept_bytes=_plain(self.max_kept),
         )
+
+
+def _plain(amount: int | None) -> int | None:
+    """The number without the type that says how it is written here: others store it."""
+    return None if amount is None else int(amount)
 
 
 #: Our keys, and the fields of ``Limits`` that they set.
