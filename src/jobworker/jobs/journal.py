@@ -169,7 +169,7 @@ def _settle(future: asyncio.Future[Any], result: object) -> None:
 
 def _open(file: Path) -> sqlite3.Connection:
     try:
-        # Made by us, or it would be for everybody to read; SQLite gives its other files the same mode.
+        # Made by us, or everybody could read it; SQLite gives its other files the same mode.
         file.touch(mode=0o600)
     except OSError as error:
         why = errno_text(error.errno or 0)
