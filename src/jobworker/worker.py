@@ -96,6 +96,7 @@ async def open_worker(
         disks = stack.enter_context(MountedDisks())
         watcher = LogWatcher()
         stack.callback(watcher.close)
+        failure: Exception | None = None
         async with asyncio.TaskGroup() as tasks:
             registry = Registry(journal, directories, tasks)
             endings = Endings(registry)
@@ -114,8 +115,13 @@ async def open_worker(
             worker = Worker(registry, endings, starter, keeper, watcher, hierarchy, settings)
             try:
                 yield worker
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = error
             finally:
                 registry.release()
+        if failure is not None:
+            # Outside the group, which would put what its user's own code raised into a group.
+            raise failure
 
 
 class Worker:
