@@ -29,7 +29,32 @@ SETTLE_S: Final = 3.0
 _LOOK_EVERY_S: Final = 0.02
 
 #: Functions of ours that call the kernel from the event loop, and why each may.
-MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {}
+MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    "opening and closing a worker: nothing else of it runs yet, or any more": (
+        "jobworker/worker.py",
+        frozenset({"open_worker"}),
+    ),
+    "starting the launcher, once and after each of its deaths: 1 ms until it is executed": (
+        "jobworker/shim/launcher.py",
+        frozenset({"_spawn"}),
+    ),
+    "reading a file of procfs, which is in memory": (
+        "jobworker/kernel/process.py",
+        frozenset({"_read"}),
+    ),
+    "statvfs between looking at the bounds and taking a place, where nothing may wait": (
+        "jobworker/jobs/directories.py",
+        frozenset({"free_bytes"}),
+    ),
+    "the pool of asyncio.to_thread, when it adds a thread": (
+        "concurrent/futures/thread.py",
+        frozenset({"_adjust_thread_count"}),
+    ),
+    "a line of the log, to wherever the program that embeds the worker sends it": (
+        "logging/__init__.py",
+        frozenset({"emit"}),
+    ),
+}
 
 #: Cgroup parents that tests make carry the number of their pytest process.
 _OUR_CGROUP = re.compile(r"jobworker(?:-test-(?P<pid>\d+))?")
