@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from jobworker import __version__
@@ -60,12 +59,11 @@ class JobWorkerService:
         self._settings = settings
 
     async def start_job(self, request: pb.StartJobRequest, call: Call) -> pb.StartJobResponse:
-        spec_message = request.spec
-        convert.refuse_unknown_fields(spec_message, "spec")
-        convert.refuse_unknown_fields(spec_message.limits, "limits")
-        if spec_message.limits.ListFields():
+        if request.spec.limits.ByteSize():
             require_grant(call.principal, Action.START_WITH_LIMITS)
-        spec = convert.spec_from_proto(spec_message)
+        convert.refuse_unknown_fields(request.spec, "spec")
+        convert.refuse_unknown_fields(request.spec.limits, "limits")
+        spec = convert.spec_from_proto(request.spec)
         request_id = parse_request_id(request.request_id) if request.request_id else None
         try:
             job = await self._worker.start(
@@ -210,7 +208,7 @@ def service_handler(service: JobWorkerService) -> grpc.GenericRpcHandler:
             request_deserializer=GetMessageClass(descriptor.input_type).FromString,
             response_serializer=None
             if descriptor.name == "StreamOutput"
-            else Message.SerializeToString,
+            else GetMessageClass(descriptor.output_type).SerializeToString,
         )
     return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)
 
