@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.cgroup import directories
 from jobworker.kernel import kernfs
 from kernel.cgroup.bench import Bench
 
@@ -37,6 +38,12 @@ def test_a_refused_value_is_in_the_text_with_the_file_and_the_reason(bench: Benc
 def test_writing_never_makes_a_file(tmp_path: Path) -> None:
     with pytest.raises(kernfs.CgroupGoneError):
         kernfs.write(str(tmp_path), "cgroup.kill", "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_cgroup_is_made_where_another_file_system_lies_over_the_tree(tmp_path: Path) -> None:
+    with pytest.raises(kernfs.CgroupGoneError):
+        directories.make_all(str(tmp_path / "parent" / "jobs"))
     assert list(tmp_path.iterdir()) == []
 
 
