@@ -100,9 +100,10 @@ def _processes(matches: Callable[[Path], bool]) -> list[str]:
     return found
 
 
-def cgroups() -> set[str]:
-    """Every cgroup of ours on this machine."""
-    return {path for path, _, _ in os.walk("/sys/fs/cgroup") if "jobworker" in path}
+def cgroup_of(pid: str) -> str:
+    """The name of the cgroup below which the worker of this process has all of its jobs."""
+    found = re.search(r"/(jobworker-\w+)/", Path(f"/proc/{pid}/cgroup").read_text())
+    return found[1] if found else ""
 
 
 @dataclass
@@ -112,7 +113,8 @@ class Daemon:
     home: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
-    cgroups_before: set[str] = field(default_factory=cgroups)
+    cgroup: str = ""
+    """Name of the cgroup of all jobs, once it is known."""
 
     @property
     def address(self) -> str:
@@ -122,6 +124,8 @@ class Daemon:
         """Returns once it says that it listens."""
         arguments = ["serve", "--config", str(self.home / "jobworker.toml")]
         arguments += ["--listen", self.address, "--state-dir", str(self.home / "state")]
+        # Whenever this script ends, by Ctrl-C too, its jobs end with it.
+        arguments += ["--shutdown", "stop"]
         say(f"  # {shlex.join(['jobworker', *arguments])}", style="1")
         with (self.home / "daemon.log").open("ab") as log:
             begins = log.tell()
@@ -322,7 +326,9 @@ class Demo:
         stubborn = 'trap "" TERM; setsid sleep 600 & setsid setsid sleep 600 & wait'
         job = self.alice.starts("--", "bash", "-c", stubborn)
         until(lambda: len(processes_of(job)) == 3)
-        say(f"    processes: {' '.join(processes_of(job))}")
+        processes = processes_of(job)
+        say(f"    processes: {' '.join(processes)}")
+        self.daemon.cgroup = cgroup_of(processes[0])
         done = self.alice.types("stop", "--grace", "1s", job)
         self.claim("stopped after the grace period", holds=done.code == 0 and done.seconds >= 1)
         self.claim("no process of it is left", holds=processes_of(job) == [])
@@ -369,9 +375,10 @@ class Demo:
 
         gone = until(lambda: _processes(is_ours) == [])
         self.claim("no process of daemon, launcher or shims is left", holds=gone)
-        left = sorted(cgroups() - self.daemon.cgroups_before)
+        name = self.daemon.cgroup
+        left = [path for path, _, _ in os.walk("/sys/fs/cgroup") if name in Path(path).parts]
         indent("\n".join(left).encode())
-        self.claim("no cgroup is left", holds=left == [])
+        self.claim("no cgroup is left", holds=name != "" and left == [])
 
     def play(self) -> None:
         self.run_a_command()
