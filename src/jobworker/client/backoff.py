@@ -19,8 +19,9 @@ from jobworker.errors import JobWorkerError
 FIRST_DELAY_S: Final = 0.1
 #: Ceiling of every delay: the longest that a follower lags behind a service that has come back.
 LONGEST_DELAY_S: Final = 5.0
-#: The service gives a sign of life every 5 seconds; three missing ones mean that nobody is there.
-HEARTBEAT_S: Final = 5.0
+#: Between the signs of life of a service ("heartbeat" in its configuration, 15 s by default); three
+#: missing ones mean that it does nothing any more.  A connection that is gone is noticed sooner.
+HEARTBEAT_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,9 @@
 Owns: gRPC's side of the client.  Not the meaning of any message (sdk.py), not where a stream goes
 on (follow.py), not why a connection fails (diagnose.py).
 
-Every call of this API may be repeated: a start carries a request id, a job that is gone tells that an
-earlier attempt removed it, the others change nothing the second time.  A call is therefore sent again
-when the service was not reached.
+Every call of this API may be repeated: a start carries a request id, a job that is gone tells that
+an earlier attempt removed it, the others change nothing the second time.  A call is therefore sent
+again when the service was not reached.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ _OPTIONS: Final = (
     # which our attempts would only run into.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A peer that vanished without a word is noticed after the two together, also on a stream that
+    # has nothing to say: doc/keepalive.md of gRPC.  The service permits a ping every 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
     # Variables that send web traffic to a proxy do not speak of this service.
     ("grpc.enable_http_proxy", 0),
 )
