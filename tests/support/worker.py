@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -77,21 +77,9 @@ class WorkerPlace:
         return self.state_dir / "jobs" / job_id
 
     def shim_pid(self, job_id: JobId) -> int:
-        with open_directory(self.job_directory(job_id)) as directory:
-            record = records.read(directory, records.SHIM)
-        assert record is not None
+        record = json.loads((self.job_directory(job_id) / records.SHIM).read_bytes())
         pid: int = record["pid"]
         return pid
-
-
-@contextlib.contextmanager
-def open_directory(path: Path) -> Iterator[int]:
-    """A descriptor of a directory, as the floors below take it."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def sh(script: str, *arguments: str, **spec: Any) -> JobSpec:
