@@ -62,7 +62,7 @@ def put(connection: sqlite3.Connection, entry: Entry) -> None:
             _encoder.encode(job),
         ),
     )
-    labels = [(job.id, key, value) for key, value in job.spec.labels.items()]
+    labels = [(key, value, job.id) for key, value in job.spec.labels.items()]
     connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", labels)
 
 
