@@ -13,12 +13,11 @@ import os
 from dataclasses import replace
 
 from jobworker.cgroup.choose import open_job
-from jobworker.cgroup.interface import JobCgroup
+from jobworker.jobs.clearing import clear_cgroup, wait_readable
 from jobworker.jobs.evidence import Evidence, count_output, read_evidence, read_fault
 from jobworker.jobs.live import LiveJob
 from jobworker.jobs.registry import Registry
 from jobworker.kernel.process import open_process, read_boot_id, send_signal
-from jobworker.kernel.readiness import open_priority_poll
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.job import Job
 from jobworker.model.state import JobState
@@ -57,7 +56,7 @@ class Endings:
 
     async def _wait(self, live: LiveJob, pidfd: int) -> None:
         try:
-            await _wait_readable(pidfd)
+            await wait_readable(pidfd)
         finally:
             live.pidfd = None
             os.close(pidfd)
@@ -95,23 +94,11 @@ class Endings:
             return Usage()
         cgroup = open_job(evidence.order.cgroup)
         try:
-            while (usage := await asyncio.to_thread(_kill_or_remove, cgroup)) is None:
-                await _wait_empty(cgroup)
+            return await clear_cgroup(cgroup)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             logger.exception("cannot clear a job", extra={"job_id": job.id, "reason": reason})
             return Usage()
-        return usage
-
-
-def _kill_or_remove(cgroup: JobCgroup) -> Usage | None:
-    """In a thread.  None: it had members, which are killed; call again when they are gone."""
-    if cgroup.is_populated():
-        cgroup.kill()
-        return None
-    usage = replace(cgroup.usage(), memory_bytes=None, tasks=None)
-    cgroup.remove()
-    return usage
 
 
 def _account_without_record(job: Job, evidence: Evidence, fault: str) -> tuple[EndReason, str]:
@@ -141,48 +128,3 @@ def _with_ending(job: Job, ending: Ending, at: datetime.datetime) -> Job:
         output=ending.output,
         conditions=(),
     )
-
-
-async def _wait_readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)
-
-
-async def _wait_empty(cgroup: JobCgroup) -> None:
-    """Until no process of a killed cgroup is left."""
-    events = cgroup.open_events()
-    if events is None:
-        await _wait_for_each(cgroup)
-        return
-    try:
-        epoll = open_priority_poll(events)
-        try:
-            while cgroup.is_populated():
-                await _wait_readable(epoll.fileno())
-                # Reading the file is what takes the event back.
-                os.pread(events, 256, 0)
-                epoll.poll(0)
-        finally:
-            epoll.close()
-    finally:
-        os.close(events)
-
-
-async def _wait_for_each(cgroup: JobCgroup) -> None:
-    """Where the kernel does not tell emptiness: wait for every process there is."""
-    while pids := cgroup.pids():
-        cgroup.kill()
-        for pid in pids:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            try:
-                await _wait_readable(pidfd)
-            finally:
-                os.close(pidfd)

@@ -21,6 +21,7 @@ from jobworker.cgroup.choose import open_job
 from jobworker.cgroup.interface import Hierarchy
 from jobworker.errors import DataLossError
 from jobworker.jobs import catalog
+from jobworker.jobs.clearing import clear_cgroup
 from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.endings import Endings
 from jobworker.jobs.evidence import Evidence, read_evidence
@@ -52,7 +53,7 @@ async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) ->
     async with asyncio.TaskGroup() as tasks:
         for live in unsettled:
             tasks.create_task(endings.settle(live))
-    await asyncio.to_thread(_clear_strays, registry, hierarchy)
+    await _clear_strays(registry, hierarchy)
 
 
 def _as_recorded(job: Job, evidence: Evidence) -> Job:
@@ -63,18 +64,20 @@ def _as_recorded(job: Job, evidence: Evidence) -> Job:
     return replace(job, state=JobState.STOPPING if evidence.has_stop else JobState.RUNNING)
 
 
-def _clear_strays(registry: Registry, hierarchy: Hierarchy) -> None:
+async def _clear_strays(registry: Registry, hierarchy: Hierarchy) -> None:
     """Cgroups and scratch directories of jobs that are over."""
-    for name in hierarchy.stray_jobs():
+    for name in await asyncio.to_thread(hierarchy.stray_jobs):
         if JobId(name) in registry.live:
             continue
-        cgroup = open_job(hierarchy.plan(name))
         try:
-            cgroup.kill()
-            cgroup.remove()
+            await clear_cgroup(open_job(hierarchy.plan(name)))
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             logger.warning("cannot remove a cgroup", extra={"job_id": name, "reason": reason})
+    await asyncio.to_thread(_clear_scratch, registry)
+
+
+def _clear_scratch(registry: Registry) -> None:
     for entry in registry.directories.scratch.iterdir():
         if is_job_id(entry.name) and JobId(entry.name) not in registry.live:
             registry.directories.remove_scratch(JobId(entry.name))

@@ -10,7 +10,8 @@ that has a request queue of its own.  A mount is therefore followed
   top device and the disks are both named, the layers between are not: the disks hold the total over
   all volumes on them, and the top device also holds what its target hands down from kernel threads
   that no longer know the cgroup (md raid5, thin pools).  Measured with a linear target: each of the
-  two holds direct and buffered writes alone, and both together are no slower than one;
+  two holds direct and buffered writes alone; both together were as fast for direct writes and a
+  quarter slower in one run of buffered ones;
 * from a loop device to the file system that its backing file is on, and so to the disk below.  It
   is the loop device's limit that holds writes.  Reads are charged to the disk below as well (since
   Linux 5.13), so that loop devices that are read-only, packages mounted by the dozen, are left to

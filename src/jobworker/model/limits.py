@@ -41,7 +41,7 @@ TASKS_MIN: Final = 1
 TASKS_MAX: Final = 4 * 1024 * 1024
 #: One page a second: below that a single request would take longer than its writer's patience.
 IO_BYTES_MIN: Final = 4096
-IO_OPS_MIN: Final = 1
+IO_OPS_MIN: Final = 2
 #: Above 2**62 the kernel's own arithmetic on limits is at its end.
 _AMOUNT_MAX: Final = 1 << 62
 
@@ -51,9 +51,10 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "tasks": (TASKS_MIN, TASKS_MAX),
     "io_read_bytes_per_s": (IO_BYTES_MIN, _AMOUNT_MAX),
     "io_write_bytes_per_s": (IO_BYTES_MIN, _AMOUNT_MAX),
-    # The v1 files take 32 bits ("blkio-controller.rst", blkio.throttle.read_iops_device).
-    "io_read_ops_per_s": (IO_OPS_MIN, (1 << 32) - 1),
-    "io_write_ops_per_s": (IO_OPS_MIN, (1 << 32) - 1),
+    # The v2 file refuses 1; the v1 files hold 32 bits, all of them set for "no limit" (block,
+    # blk-throttle.c).
+    "io_read_ops_per_s": (IO_OPS_MIN, (1 << 32) - 2),
+    "io_write_ops_per_s": (IO_OPS_MIN, (1 << 32) - 2),
 }
 
 

@@ -40,8 +40,8 @@ limits = st.builds(
     tasks=st.none() | st.integers(1, 1 << 22),
     io_read_bytes_per_s=st.none() | st.integers(4096, 1 << 62),
     io_write_bytes_per_s=st.none() | st.integers(4096, 1 << 62),
-    io_read_ops_per_s=st.none() | st.integers(1, (1 << 32) - 1),
-    io_write_ops_per_s=st.none() | st.integers(1, (1 << 32) - 1),
+    io_read_ops_per_s=st.none() | st.integers(2, (1 << 32) - 2),
+    io_write_ops_per_s=st.none() | st.integers(2, (1 << 32) - 2),
 )
 effective_limits = st.builds(
     EffectiveLimit,
