@@ -91,7 +91,7 @@ async def open_worker(
         stack.callback(launcher.close)
         # Settles every start of an earlier worker: afterwards the records are complete.
         await launcher.ensure()
-        journal = await open_journal(directories)
+        journal = await open_journal(directories, settings.uids)
         stack.callback(journal.close)
         disks = stack.enter_context(MountedDisks())
         watcher = LogWatcher()

@@ -173,6 +173,11 @@ def uid_of(connection: sqlite3.Connection, owner: UserName, first: int, count: i
     return uid
 
 
+def keep_uid(connection: sqlite3.Connection, owner: UserName, uid: int) -> None:
+    """Record what an owner's jobs run as, if neither has a record yet."""
+    connection.execute("INSERT OR IGNORE INTO accounts VALUES (?, ?)", (owner, uid))
+
+
 def created_us(job: Job) -> int:
     return int(job.created_at.timestamp() * 1e6)
 

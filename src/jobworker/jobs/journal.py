@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from jobworker.errors import UnavailableError, errno_text
+from jobworker.errors import DataLossError, UnavailableError, errno_text
 
 T = TypeVar("T")
 
@@ -63,8 +63,22 @@ CREATE TABLE accounts (
 _BATCH_MAX: Final = 256
 #: Of write-ahead log before it is moved into the database file, in pages of 4 KiB.
 _CHECKPOINT_PAGES: Final = 1000
+#: Result codes of SQLite: the low byte is the kind of error, "rescode.html".
+_PRIMARY_CODE: Final = 0xFF
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 #: Read in a tenth of a second.
 _CHECKED_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+def mark_damaged(file: Path) -> None:
+    """Have the journal made anew at the next start, whatever it looks like then."""
+    with contextlib.suppress(OSError):  # a disk that fails: the damage shows again
+        damage_mark(file).touch(mode=0o600)
+
+
+def damage_mark(file: Path) -> Path:
+    """The file that says so; removed when the new journal is whole."""
+    return file.with_name(f"{file.name}.damaged")
 
 
 @dataclass(slots=True)
@@ -88,7 +102,7 @@ class Journal:
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Do some work in a transaction.  Raises what it raises, UnavailableError for a failing
-        disk.
+        disk, DataLossError if the file is damaged; then the next worker makes it anew.
 
         Cancelling stops the waiting, not the work.
         """
@@ -99,6 +113,13 @@ class Journal:
             return await future
         except sqlite3.OperationalError as error:
             raise UnavailableError(f"use the journal {self._file}", str(error)) from error
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & _PRIMARY_CODE not in _DAMAGE:
+                raise
+            # A file that is too large to be checked at each start would be taken for good again.
+            await asyncio.to_thread(mark_damaged, self._file)
+            why = f"it is damaged: {error}; started anew, the service makes it from the jobs' files"
+            raise DataLossError(f"use the journal {self._file}", why) from error
 
     def close(self) -> None:
         """Finish what was asked for and close the database."""

@@ -12,8 +12,9 @@ import datetime
 import logging
 import os
 import sqlite3
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -25,7 +26,7 @@ from jobworker.jobs.clearing import clear_cgroup
 from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.endings import Endings
 from jobworker.jobs.evidence import Evidence, read_evidence
-from jobworker.jobs.journal import Journal
+from jobworker.jobs.journal import Journal, damage_mark, mark_damaged
 from jobworker.jobs.registry import Registry
 from jobworker.model.ids import JobId, RequestId, is_job_id
 from jobworker.model.job import Job
@@ -83,55 +84,82 @@ def _clear_scratch(registry: Registry) -> None:
             registry.directories.remove_scratch(JobId(entry.name))
 
 
-async def open_journal(directories: StateDirectory) -> Journal:
+async def open_journal(directories: StateDirectory, uids: range) -> Journal:
     """The journal, or if it is damaged a new one made from the jobs' directories.
 
-    The damaged file is kept beside it.
+    uids: those that are given to owners; what their jobs run as is recovered too.  The damaged file is kept beside it.  Killed while it does this, it does it again: a journal that
+    misses jobs would have them cleared away as nobody's.
     """
     file = directories.journal_file
+    mark = damage_mark(file)
     try:
-        return await asyncio.to_thread(Journal, file)
+        if not mark.exists():
+            return await asyncio.to_thread(Journal, file)
+        reason = "it was found damaged by an earlier run"
     except sqlite3.DatabaseError as error:
-        kept = _put_aside(file)
-        logger.error(  # noqa: TRY400 - the reason says all
-            "journal is damaged, making it anew", extra={"reason": str(error), "kept": str(kept)}
-        )
+        reason = str(error)
+    await asyncio.to_thread(mark_damaged, file)
+    kept = await asyncio.to_thread(_put_aside, file)
+    logger.error("journal is damaged, making it anew", extra={"reason": reason, "kept": str(kept)})
     journal = await asyncio.to_thread(Journal, file)
-    entries = await asyncio.to_thread(_entries_from_directories, directories)
-    for entry in entries:
-        await journal.run(lambda connection, entry=entry: catalog.put(connection, entry))  # type: ignore[misc]
+    try:
+        found = await asyncio.to_thread(_read_directories, directories)
+        await journal.run(lambda connection: _put_all(connection, found, uids), durable=True)
+        await asyncio.to_thread(mark.unlink)
+    except BaseException:
+        journal.close()
+        raise
     return journal
 
 
 def _put_aside(file: Path) -> Path:
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     kept = file.with_name(f"{file.name}.damaged-{stamp}")
-    file.rename(kept)
-    for suffix in ("-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             file.with_name(file.name + suffix).rename(kept.with_name(kept.name + suffix))
     return kept
 
 
-def _entries_from_directories(directories: StateDirectory) -> list[catalog.Entry]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What one ``spec.json`` tells."""
+
+    entry: catalog.Entry
+    uid: int
+    """That the job runs as; -1: the worker's own."""
+
+
+def _read_directories(directories: StateDirectory) -> list[_Found]:
     """Every job as its ``spec.json`` tells it; the recovery that follows settles the endings."""
-    entries = []
+    found = []
     for folder in directories.jobs.iterdir():
         try:
             with directories.open_job(JobId(folder.name)) as directory:
                 spec = records.read(directory, records.SPEC)
-            if spec is None:
-                continue
-            request_id = spec["request_id"]
-            entry = catalog.Entry(
-                job=msgspec.convert(spec["job"], Job),
-                request_id=None if request_id is None else RequestId(request_id),
-                fingerprint=bytes.fromhex(spec["fingerprint"]),
-            )
+            if spec is not None:
+                found.append(_found(spec))
         except (OSError, DataLossError, KeyError, ValueError, msgspec.ValidationError) as error:
             logger.error(  # noqa: TRY400 - the reason says all
                 "cannot recover a job", extra={"job_id": folder.name, "reason": str(error)}
             )
-            continue
-        entries.append(entry)
-    return entries
+    return found
+
+
+def _found(spec: dict[str, Any]) -> _Found:
+    request_id = spec["request_id"]
+    entry = catalog.Entry(
+        job=msgspec.convert(spec["job"], Job),
+        request_id=None if request_id is None else RequestId(request_id),
+        fingerprint=bytes.fromhex(spec["fingerprint"]),
+    )
+    account = spec["order"]["account"]
+    return _Found(entry=entry, uid=-1 if account is None else account["uid"])
+
+
+def _put_all(connection: sqlite3.Connection, found: list[_Found], uids: range) -> None:
+    for each in found:
+        catalog.put(connection, each.entry)
+        if each.uid in uids:
+            # Or another owner would be given the user of jobs that run.
+            catalog.keep_uid(connection, each.entry.job.owner, each.uid)

@@ -38,6 +38,8 @@ class Registry:
         """Called after the ending of a job is in the journal."""
         self._subscribers: set[Subscriber] = set()
         self._waiting: set[asyncio.Task[None]] = set()
+        self._unsaved: dict[JobId, LiveJob] = {}
+        """Whose last change the journal did not take."""
 
     # -- finding
     # -------------------------------------------------------------------------------------
@@ -86,6 +88,7 @@ class Registry:
 
     def forget(self, live: LiveJob) -> None:
         self.live.pop(live.job.id, None)
+        self._unsaved.pop(live.job.id, None)
 
     def change(self, live: LiveJob, job: Job) -> None:
         """The job is now like this; the journal hears of it soon."""
@@ -123,13 +126,17 @@ class Registry:
         try:
             await self.journal.run(lambda connection: catalog.update(connection, job))
         except JobWorkerError as error:
-            # The records in its directory say the same; a later worker reads them.  Until then the
-            # job stays in memory.
+            # The records in its directory say the same; a later worker reads them.  Until then, or
+            # until the journal takes something again, the job stays in memory.
             logger.error("cannot save a job", extra={"job_id": job.id, "reason": str(error)})  # noqa: TRY400
+            self._unsaved[job.id] = live
             return
         if job.state is JobState.ENDED:
             self.forget(live)
             self.on_ended()
+        unsaved, self._unsaved = self._unsaved, {}
+        for other in unsaved.values():
+            self._save_soon(other)
 
     def run_until_released(self, work: Coroutine[object, object, None]) -> None:
         """Run what may wait for long, until it is done or the worker is closed."""

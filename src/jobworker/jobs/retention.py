@@ -45,6 +45,10 @@ class Keeper:
         if not is_there:
             # Somebody else was first, and has taken its bytes off the owner's account.
             raise JobNotFoundError(job.id)
+        live = registry.live.get(job.id)
+        if live is not None:
+            # Ended while the journal took nothing.
+            registry.forget(live)
         await asyncio.to_thread(registry.directories.remove_job, job.id)
         left = registry.kept_bytes.get(job.owner, 0) - job.output.kept_bytes
         registry.kept_bytes[job.owner] = max(0, left)

@@ -57,3 +57,12 @@ class WorkerSettings:
     min_free_bytes: int = 16 * 1024 * 1024
     """No job starts while the state directory's file system has less."""
     retention: Retention = field(default_factory=Retention)
+
+    @property
+    def uids(self) -> range:
+        """Those that are given to owners."""
+        return (
+            range(0)
+            if self.uid_first is None
+            else range(self.uid_first, self.uid_first + self.uid_count)
+        )
