@@ -99,7 +99,7 @@ async def open_worker(
         failure: Exception | None = None
         async with asyncio.TaskGroup() as tasks:
             registry = Registry(journal, directories, tasks)
-            endings = Endings(registry)
+            endings = Endings(registry, hierarchy)
             await recover(registry, endings, hierarchy)
             keeper = Keeper(registry, settings.retention)
             registry.run_until_released(keeper.run())

@@ -13,6 +13,7 @@ import os
 from dataclasses import replace
 
 from jobworker.cgroup.choose import open_job
+from jobworker.cgroup.interface import Hierarchy, JobCgroup
 from jobworker.jobs.clearing import clear_cgroup, wait_readable
 from jobworker.jobs.evidence import Evidence, count_output, read_evidence, read_fault
 from jobworker.jobs.live import LiveJob
@@ -30,9 +31,10 @@ logger = logging.getLogger(__name__)
 class Endings:
     """Waits for shims and settles what became of their jobs."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, hierarchy: Hierarchy) -> None:
         self._registry = registry
         self._directories = registry.directories
+        self._hierarchy = hierarchy
 
     def watch(self, live: LiveJob, evidence: Evidence) -> bool:
         """Take care of a job whose shim lives: from here on its end is noticed.
@@ -43,9 +45,8 @@ class Endings:
         if pidfd is None:
             return False
         live.pidfd = pidfd
-        if evidence.order is not None:
-            live.cgroup = open_job(evidence.order.cgroup)
-            live.devices = evidence.order.devices
+        live.cgroup = self._cgroup(live.job, evidence)
+        live.devices = () if evidence.order is None else evidence.order.devices
         self._registry.run_until_released(self._wait(live, pidfd))
         return True
 
@@ -90,15 +91,17 @@ class Endings:
 
     async def _clear(self, job: Job, evidence: Evidence) -> Usage:
         """Kill what is left of a job and remove its cgroups; what it had used."""
-        if evidence.order is None:
-            return Usage()
-        cgroup = open_job(evidence.order.cgroup)
         try:
-            return await clear_cgroup(cgroup)
+            return await clear_cgroup(self._cgroup(job, evidence))
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             logger.exception("cannot clear a job", extra={"job_id": job.id, "reason": reason})
             return Usage()
+
+    def _cgroup(self, job: Job, evidence: Evidence) -> JobCgroup:
+        # Without a readable order it is where a job of this id would be put now.
+        order = evidence.order
+        return open_job(self._hierarchy.plan(job.id) if order is None else order.cgroup)
 
 
 def _account_without_record(job: Job, evidence: Evidence, fault: str) -> tuple[EndReason, str]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,6 +24,8 @@ from jobworker.output.log import LogReader
 from jobworker.shim import records
 from jobworker.shim.order import Order
 from jobworker.shim.server import FAULT_FILE
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,30 +95,26 @@ def count_output(directories: StateDirectory, job_id: JobId) -> OutputTotals:
 
 def _read(directory: int) -> Evidence:
     damage: list[str] = []
-    spec = _record(directory, records.SPEC, damage)
-    shim = _record(directory, records.SHIM, damage)
-    started = _record(directory, records.STARTED, damage)
-    ended = _record(directory, records.EXIT, damage)
-    stop = _record(directory, records.STOP, damage)
-    try:
-        return Evidence(
-            order=None if spec is None else Order.from_json(spec["order"]),
-            shim=None if shim is None else ProcessName(**shim),
-            started=None if started is None else read_started(started),
-            has_stop=stop is not None,
-            ended=None if ended is None else _ended(ended),
-            damage="; ".join(damage),
-        )
-    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
-        return Evidence(damage="; ".join([*damage, f"a record is damaged: {error!r}"]))
 
-
-def _record(directory: int, name: str, damage: list[str]) -> dict[str, Any] | None:
-    try:
-        return records.read(directory, name)
-    except (DataLossError, OSError) as error:
-        damage.append(str(error))
+    def take(name: str, parse: Callable[[dict[str, Any]], T]) -> T | None:
+        """Each by itself: a damaged one hides none of the others."""
+        try:
+            record = records.read(directory, name)
+            return None if record is None else parse(record)
+        except (DataLossError, OSError) as error:
+            damage.append(str(error))
+        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+            damage.append(f"{name} is damaged: {error!r}")
         return None
+
+    return Evidence(
+        order=take(records.SPEC, lambda record: Order.from_json(record["order"])),
+        shim=take(records.SHIM, lambda record: ProcessName(**record)),
+        started=take(records.STARTED, read_started),
+        has_stop=take(records.STOP, bool) or False,
+        ended=take(records.EXIT, _ended),
+        damage="; ".join(damage),
+    )
 
 
 def _ended(record: dict[str, Any]) -> Ended:

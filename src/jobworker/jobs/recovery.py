@@ -87,7 +87,9 @@ def _clear_scratch(registry: Registry) -> None:
 async def open_journal(directories: StateDirectory, uids: range) -> Journal:
     """The journal, or if it is damaged a new one made from the jobs' directories.
 
-    uids: those that are given to owners; what their jobs run as is recovered too.  The damaged file is kept beside it.  Killed while it does this, it does it again: a journal that
+    uids: those that are given to owners; what their jobs run as is recovered too.
+
+    The damaged file is kept beside it.  Killed while it does this, it does it again: a journal that
     misses jobs would have them cleared away as nobody's.
     """
     file = directories.journal_file
@@ -113,7 +115,7 @@ async def open_journal(directories: StateDirectory, uids: range) -> Journal:
 
 
 def _put_aside(file: Path) -> Path:
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     kept = file.with_name(f"{file.name}.damaged-{stamp}")
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):

@@ -246,10 +246,11 @@ class LogReader:
     def pieces(self) -> Iterator[Piece]:
         """All pieces from the first on; ends at a record that can't be right."""
         first = start = 0
+        kept = self.kept_bytes()
         while block := self.records(first, _BLOCK_RECORDS):
             for end, stamp in block:
                 stream = stream_of(stamp)
-                if stream is None or end < start:
+                if stream is None or not start <= end <= kept:
                     return
                 yield Piece(start, end, stream, stamp >> 8)
                 start = end
