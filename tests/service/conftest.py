@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.certificates import Installation, make_installation
-from support.guards import need
+from support.guards import need, our_cgroups
 from support.service import ServicePlace
 from support.worker import state_directory
 
@@ -27,5 +27,9 @@ def place(tmp_path: Path, installation: Installation, cgroup_name: str) -> Itera
             state_dir=state_dir,
             installation=installation,
             cgroup_name=cgroup_name,
-            audit_file=tmp_path / "audit.log",
+            audit_fifo=tmp_path / "audit",
         )
+    # The parent that the operator named, once there was a job that outlived its service.
+    for cgroup in map(Path, our_cgroups()):
+        if cgroup.name == cgroup_name:
+            cgroup.rmdir()

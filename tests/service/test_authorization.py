@@ -134,7 +134,7 @@ async def test_a_method_that_nobody_serves_is_unimplemented(place: ServicePlace)
         with refused() as refusal:
             await unknown(b"")
     assert "UNIMPLEMENTED" in str(refusal.error)
-    assert service.audit_lines()[-1]["outcome"] == "UNIMPLEMENTED"
+    assert service.audit.lines[-1]["outcome"] == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize("method", ["GetJob", "StopJob", "StreamOutput", "DeleteJob"])
@@ -187,7 +187,7 @@ async def test_what_is_no_job_id_is_not_found(place: ServicePlace) -> None:
                 await call(admin, "GetJob", text)
             assert refusal.code == "NOT_FOUND"
     assert "U" not in JOB_ID_ALPHABET
-    assert all("job" not in line for line in service.audit_lines())
+    assert all("job" not in line for line in service.audit.lines)
 
 
 async def test_lists_and_watches_show_only_what_one_may_see(place: ServicePlace) -> None:

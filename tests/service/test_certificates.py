@@ -67,8 +67,13 @@ async def test_odd_leaves_that_are_in_order_are_accepted(place: ServicePlace) ->
             assert await who_am_i(service, files) == "alice user", kind
 
 
-async def test_a_leaf_of_another_ca_is_refused(place: ServicePlace, tmp_path: Path) -> None:
-    other = make_installation(tmp_path / "other")
+@pytest.fixture
+def other(tmp_path: Path) -> Installation:
+    """An installation with the same users and another CA."""
+    return make_installation(tmp_path / "other")
+
+
+async def test_a_leaf_of_another_ca_is_refused(place: ServicePlace, other: Installation) -> None:
     mine = place.installation.client_files("alice")
     theirs = other.client_files("alice")
     async with place.open() as service:
@@ -90,11 +95,10 @@ async def test_a_ca_of_the_same_name_is_not_the_same_ca(place: ServicePlace) -> 
     assert refusal.code == "UNAVAILABLE"
 
 
-async def test_the_server_is_checked_too(place: ServicePlace, tmp_path: Path) -> None:
-    other = make_installation(tmp_path / "other")
+async def test_the_server_is_checked_too(place: ServicePlace, other: Installation) -> None:
     mine = place.installation.client_files("alice")
     trusting_others = ClientFiles(
-        ca=other.ca_file.read_bytes(), certificate=mine.certificate, key=mine.key
+        ca=other.client_files("alice").ca, certificate=mine.certificate, key=mine.key
     )
     async with place.open() as service:
         with refused() as refusal:
@@ -105,7 +109,7 @@ async def test_the_server_is_checked_too(place: ServicePlace, tmp_path: Path) ->
 async def test_who_am_i_tells_what_the_certificate_says(place: ServicePlace) -> None:
     async with place.open() as service, service.client("admin") as admin:
         answer = await admin.WhoAmI(pb.WhoAmIRequest())
-    certificate = place.installation.store.read_pair("admin").certificate
+    certificate = place.certificate("admin")
     assert (answer.user, answer.role) == ("admin", Role.ADMIN.value)
     assert answer.certificate_serial == f"{certificate.serial_number:x}"
     assert answer.certificate_not_after.ToDatetime(datetime.UTC) == certificate.not_valid_after_utc
@@ -121,7 +125,7 @@ async def test_a_revoked_certificate_is_refused_on_an_open_connection(
     ):
         watching = alice.WatchJobs(pb.WatchJobsRequest())
         await anext(aiter(watching))
-        place.installation.revoke(place.installation.store.read_pair("alice").certificate)
+        place.revoke("alice")
         # The end of the open stream is the sign that the list is in force.
         with refused() as refusal:
             await drain(watching)
@@ -150,7 +154,7 @@ async def test_a_revocation_ends_an_idle_follower_and_nobody_elses(
         ]
         for stream in streams:
             assert (await anext(aiter(stream))).chunk.data == b"ready\n"
-        place.installation.revoke(place.installation.store.read_pair("alice").certificate)
+        place.revoke("alice")
         with refused() as refusal:
             await drain(streams[0])
         assert "revoked" in str(refusal.error)
@@ -206,7 +210,7 @@ async def test_a_certificate_renewed_on_disk_is_shown_to_the_next_client(
     async with place.open() as service:
         before = await served_certificate(service)
         fresh = pki.issue_server(place.installation.ca, hosts=["127.0.0.1", "localhost"])
-        store.write_pair("server", fresh, replace=True)
+        await asyncio.to_thread(store.write_pair, "server", fresh, replace=True)
         assert await served_certificate(service) == fresh.certificate != before
 
 

@@ -50,6 +50,14 @@ MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         "concurrent/futures/thread.py",
         frozenset({"_adjust_thread_count"}),
     ),
+    "certificates that a test reads and makes, in its own event loop": (
+        "tests/support/certificates.py",
+        frozenset({"ca", "client_files", "forged_files", "revoke"}),
+    ),
+    "the same, by the name of a user": (
+        "tests/support/service.py",
+        frozenset({"certificate"}),
+    ),
     "a line of the log, to wherever the program that embeds the worker sends it": (
         "logging/__init__.py",
         frozenset({"emit"}),

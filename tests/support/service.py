@@ -6,9 +6,11 @@ Owns: how a test opens them and how it reads the audit log.  Open the service in
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 
 from jobworker.api.status import DETAILS_KEY, from_rpc_error
 from jobworker.api.v1 import job_worker_pb2 as pb
@@ -53,6 +56,7 @@ class Service:
     running: RunningService
     worker: Worker
     place: ServicePlace
+    audit: AuditTail
 
     @property
     def target(self) -> str:
@@ -73,10 +77,40 @@ class Service:
         async with self.channel(who) as channel:
             yield JobWorkerStub(channel)  # type: ignore[no-untyped-call]  # generated
 
-    def audit_lines(self) -> list[dict[str, Any]]:
-        """What the log has now; lines are written by a thread, so wait for what you expect."""
-        text = self.place.audit_file.read_text()
-        return [json.loads(line) for line in text.splitlines()]
+
+class AuditTail:
+    """Reads the audit log as it is written: the service has a named pipe for its file."""
+
+    def __init__(self, fifo: Path) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._rest = b""
+        self._changed = asyncio.Event()
+        os.mkfifo(fifo)
+        # Also for writing, so that it does not end before there is a service.
+        self._fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._fd, self.read)
+
+    def close(self) -> None:
+        self.read()
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+
+    def read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                *lines, self._rest = (self._rest + os.read(self._fd, 65536)).split(b"\n")
+                self.lines += map(json.loads, lines)
+                self._changed.set()
+
+    async def wait(self, count: int, **entries: str) -> list[dict[str, Any]]:
+        """The lines with these entries, as soon as there are so many."""
+        while True:
+            self._changed.clear()
+            found = [line for line in self.lines if entries.items() <= line.items()]
+            if len(found) >= count:
+                return found
+            await self._changed.wait()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +120,7 @@ class ServicePlace:
     state_dir: Path
     installation: Installation
     cgroup_name: str
-    audit_file: Path
+    audit_fifo: Path
     policies: Mapping[Role, JobPolicy] = field(
         default_factory=lambda: dict.fromkeys(Role, JobPolicy())
     )
@@ -98,7 +132,7 @@ class ServicePlace:
                 **{
                     "listen": Address(LOOPBACK, 0),
                     "state_dir": self.state_dir,
-                    "heartbeat": Seconds(1),
+                    "heartbeat": Seconds(0.2),
                     **server,
                 }
             ),
@@ -110,20 +144,28 @@ class ServicePlace:
             ),
             policies=self.policies,
             worker=WorkerSection(cgroup_parent=self.cgroup_name),
-            audit=AuditSection(file=self.audit_file),
+            audit=AuditSection(file=self.audit_fifo),
         )
+
+    def certificate(self, name: str) -> x509.Certificate:
+        return self.installation.store.read_pair(name).certificate
+
+    def revoke(self, name: str) -> None:
+        self.installation.revoke(self.certificate(name))
 
     @contextlib.asynccontextmanager
     async def open(self, *, stop_jobs: bool = True, **server: Any) -> AsyncIterator[Service]:
         """server: values of the configuration's section."""
         config = self.config(**server)
-        async with open_worker(self.state_dir, worker_settings(config.worker)) as worker:
-            try:
-                async with open_service(config, worker) as running:
-                    yield Service(running=running, worker=worker, place=self)
-            finally:
-                if stop_jobs:
-                    await worker.stop_all(stopped_by=UserName("the.test"), grace_s=0)
+        self.audit_fifo.unlink(missing_ok=True)
+        with contextlib.closing(AuditTail(self.audit_fifo)) as audit:
+            async with open_worker(self.state_dir, worker_settings(config.worker)) as worker:
+                try:
+                    async with open_service(config, worker) as running:
+                        yield Service(running=running, worker=worker, place=self, audit=audit)
+                finally:
+                    if stop_jobs:
+                        await worker.stop_all(stopped_by=UserName("the.test"), grace_s=0)
 
     def with_policy(self, role: Role, policy: JobPolicy) -> ServicePlace:
         return dataclasses.replace(self, policies={**self.policies, role: policy})

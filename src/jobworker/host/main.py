@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def _make_parser(
 
 def _load(entry: _Entry) -> _Subcommand:
     if entry.uses_grpc:
+        # gRPC writes a line about each handshake that fails, and anybody can make handshakes fail.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         apply_tls_policy()  # before anything of the module's imports gRPC
     return cast("_Subcommand", importlib.import_module(entry.module))
 

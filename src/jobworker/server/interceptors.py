@@ -40,7 +40,7 @@ _AnswerT = TypeVar("_AnswerT")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Details: TypeAlias = grpc.HandlerCallDetails
-_Unary: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
+_Unary: TypeAlias = Callable[[bytes, Context], Awaitable[Any]]
 _Stream: TypeAlias = Callable[[Any, Context], Awaitable[None]]
 
 #: Errors whose message is made of the certificate and the method alone, and may be logged.
@@ -63,21 +63,25 @@ class Gate(grpc.aio.ServerInterceptor):
         if handler is None or (handler.request_streaming and not handler.response_streaming):
             # Nothing here takes a stream of requests for one answer.
             return grpc.stream_stream_rpc_method_handler(self._refusing(method))
+        # Requests are parsed behind the gate.  Answers are gRPC's to serialize: some handlers write
+        # to the context by themselves.
+        serializer = handler.response_serializer
         if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._guarded_unary(method, handler))
+            answer = self._guarded_unary(method, handler)
+            return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serializer)
         serve = self._guarded_stream(method, handler)
         if not handler.request_streaming:
-            return grpc.unary_stream_rpc_method_handler(serve)
-        return grpc.stream_stream_rpc_method_handler(serve, handler.request_deserializer)
+            return grpc.unary_stream_rpc_method_handler(serve, response_serializer=serializer)
+        return grpc.stream_stream_rpc_method_handler(
+            serve, handler.request_deserializer, serializer
+        )
 
     def _guarded_unary(self, method: str, handler: Handler) -> _Unary:
         behaviour: Any = handler.unary_unary  # the stubs know only the synchronous kind
-        serializer = handler.response_serializer
 
-        async def serve(data: bytes, context: Context) -> bytes:
-            async def answer(_call: Call) -> bytes:
-                request = _parse(handler, data)
-                return _serialize(serializer, await behaviour(request, context))
+        async def serve(data: bytes, context: Context) -> Any:  # noqa: ANN401 -- the answer
+            async def answer(_call: Call) -> Any:  # noqa: ANN401
+                return await behaviour(_parse(handler, data), context)
 
             return await self._pass(method, context, answer)
 
@@ -85,7 +89,6 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _guarded_stream(self, method: str, handler: Handler) -> _Stream:
         behaviour: Any = handler.stream_stream or handler.unary_stream
-        serializer = handler.response_serializer
 
         async def serve(requests: Any, context: Context) -> None:  # noqa: ANN401 -- bytes or iterator
             async def answer(call: Call) -> None:
@@ -96,12 +99,12 @@ class Gate(grpc.aio.ServerInterceptor):
                         request = _parse(handler, requests)
                     answers = behaviour(request, context)
                     if inspect.isawaitable(answers):
-                        await answers  # it writes to the context by itself
+                        await answers
                         return
                     async with contextlib.aclosing(answers):
                         async for message in answers:
                             stream.recheck_when_due()
-                            await context.write(_serialize(serializer, message))
+                            await context.write(message)
 
             await self._pass(method, context, answer)
 
@@ -202,11 +205,6 @@ def _parse(handler: Handler, data: bytes) -> Any:  # noqa: ANN401 -- of the meth
         return handler.request_deserializer(data)
     except DecodeError as error:
         raise InvalidArgumentError("request", f"{len(data)} bytes", "it is damaged") from error
-
-
-def _serialize(serializer: Callable[[Any], bytes] | None, message: Any) -> bytes:  # noqa: ANN401
-    encoded: bytes = message if serializer is None else serializer(message)
-    return encoded
 
 
 def _is_overdue(context: Context) -> bool:

@@ -1,0 +1,179 @@
+"""Streams: whole, bounded, independent of each other, and over when they must be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable
+from typing import Any
+
+import pytest
+
+from jobworker.api.v1 import job_worker_pb2 as pb
+from jobworker.api.v1.job_worker_pb2_grpc import JobWorkerStub
+from support.service import ServicePlace, output, refused, start
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kernel]
+
+WATCH = "/jobworker.v1.JobWorker/WatchJobs"
+FOLLOW = "/jobworker.v1.JobWorker/StreamOutput"
+MEBIBYTE = 1 << 20
+FILL = "head -c {} /dev/zero | tr '\\0' x"
+
+
+async def test_a_large_output_arrives_whole_and_in_large_pieces(place: ServicePlace) -> None:
+    size = 8 * MEBIBYTE
+    async with place.open() as service, service.client("alice") as alice:
+        job = await start(alice, FILL.format(size))
+        assert await output(alice, job.id) == b"x" * size
+        request = pb.StreamOutputRequest(job_id=job.id)
+        chunks = [message.chunk async for message in alice.StreamOutput(request)][:-1]
+    # From the second on each begins where the last one ended.
+    assert [chunk.offset for chunk in chunks[1:]] == [
+        chunk.offset + len(chunk.data) for chunk in chunks[:-1]
+    ]
+    assert {len(chunk.data) for chunk in chunks[:-1]} == {256 * 1024}
+
+
+async def test_a_stream_can_begin_anywhere(place: ServicePlace) -> None:
+    async with place.open() as service, service.client("alice") as alice:
+        job = await start(alice, "echo one; echo two; echo three")
+        whole = await output(alice, job.id)
+        assert whole == b"one\ntwo\nthree\n"
+        for offset in range(len(whole) + 1):
+            assert await output(alice, job.id, offset=offset) == whole[offset:]
+        assert await output(alice, job.id, tail_lines=1) == b"three\n"
+        assert await output(alice, job.id, tail_lines=0) == b""
+        with refused() as refusal:
+            await output(alice, job.id, offset=len(whole) + 1)
+        assert refusal.code == "INVALID_ARGUMENT"
+
+
+async def test_the_two_streams_can_be_had_apart(place: ServicePlace) -> None:
+    async with place.open() as service, service.client("alice") as alice:
+        job = await start(alice, "echo out; echo err >&2")
+        assert await output(alice, job.id, stream=pb.OUTPUT_STREAM_STDOUT) == b"out\n"
+        assert await output(alice, job.id, stream=pb.OUTPUT_STREAM_STDERR) == b"err\n"
+
+
+async def test_an_idle_stream_gives_signs_of_life(place: ServicePlace) -> None:
+    async with place.open(heartbeat=0.1) as service, service.client("alice") as alice:
+        job = await start(alice, "echo ready; exec sleep 60")
+        events = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True))
+        kinds = [(await anext(aiter(events))).WhichOneof("event") for _ in range(4)]
+        assert kinds == ["chunk", "heartbeat", "heartbeat", "heartbeat"]
+        changes = alice.WatchJobs(pb.WatchJobsRequest())
+        jobs = [(await anext(aiter(changes))).HasField("job") for _ in range(3)]
+        assert jobs == [True, False, False]
+
+
+async def test_a_watch_tells_each_change(place: ServicePlace) -> None:
+    async with place.open() as service, service.client("alice") as alice:
+        job = await start(alice, "exec sleep 60", labels={"which": "this"})
+        wanted = pb.JobFilter(labels={"which": "this"})
+        changes = aiter(alice.WatchJobs(pb.WatchJobsRequest(filter=wanted)))
+        assert (await anext(changes)).job.id == job.id
+        await alice.StopJob(pb.StopJobRequest(job_id=job.id))
+        async for change in changes:
+            if change.job.state == pb.JOB_STATE_ENDED:
+                assert change.job.ending.stopped_by == "alice"
+                return
+
+
+async def test_a_stalled_reader_holds_up_nobody(place: ServicePlace) -> None:
+    async with (
+        place.open() as service,
+        service.client("alice") as stalled,
+        service.client("alice") as beside,
+    ):
+        job = await start(beside, FILL.format(32 * MEBIBYTE))
+        streams = [
+            stalled.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True))
+            for _ in range(4)
+        ]
+        for stream in streams:
+            await anext(aiter(stream))  # and no further
+        assert len(await output(beside, job.id)) == 32 * MEBIBYTE
+        ended = (await beside.GetJob(pb.GetJobRequest(job_id=job.id))).job
+        assert ended.ending.exit_code == 0
+
+
+async def test_the_streams_of_one_user_are_bounded(place: ServicePlace) -> None:
+    async with (
+        place.open(max_streams_per_user=2, max_streams=3) as service,
+        service.client("alice") as alice,
+        service.client("bob") as bob,
+    ):
+        first = await open_watch(alice)
+        await open_watch(alice)
+        with refused() as refusal:
+            await open_watch(alice)
+        assert refusal.code == "RESOURCE_EXHAUSTED"
+        assert str(refusal.error) == "cannot open a stream: alice has 2 open, which is the most"
+        await open_watch(bob)
+        with refused() as refusal:
+            await open_watch(bob)
+        assert str(refusal.error) == "cannot open a stream: 3 are open, which is the most"
+        # Other calls are none of its business.
+        await alice.WhoAmI(pb.WhoAmIRequest())
+        first.cancel()
+        await service.audit.wait(1, event="end", method=WATCH, user="alice", outcome="CANCELLED")
+        await open_watch(alice)
+
+
+async def test_a_client_that_goes_away_frees_its_stream(place: ServicePlace) -> None:
+    async with place.open(heartbeat=60, max_streams=1) as service:
+        async with service.client("alice") as alice:
+            job = await start(alice, "exec sleep 60")
+            following = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True))
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(drain(following))
+                await service.audit.wait(1, event="open", method=FOLLOW)
+                reading.cancel()
+        # The connection is closed: the stream ended with it, long before any sign of life.
+        await service.audit.wait(1, event="end", method=FOLLOW, outcome="CANCELLED")
+        async with service.client("bob") as bob:
+            assert await output(bob, (await start(bob, "echo hello")).id) == b"hello\n"
+
+
+async def test_a_client_that_reads_no_more_frees_its_stream_when_cut_off(
+    place: ServicePlace,
+) -> None:
+    # The server waits in the middle of a write for a reader that never reads on.
+    async with place.open(heartbeat=60) as service, service.client("alice") as alice:
+        job = await start(alice, FILL.format(16 * MEBIBYTE))
+        await output(alice, job.id)
+        stalled = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True))
+        await anext(aiter(stalled))
+        place.revoke("alice")
+        await service.audit.wait(1, event="end", method=FOLLOW, outcome="UNAUTHENTICATED")
+
+
+async def test_a_shutdown_tells_streams_and_leaves_jobs(place: ServicePlace) -> None:
+    async with contextlib.AsyncExitStack() as clients:
+        async with place.open(stop_jobs=False, heartbeat=60) as service:
+            alice = await clients.enter_async_context(service.client("alice"))
+            job = await start(alice, "echo before; exec sleep 60")
+            stream = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True))
+            assert (await anext(aiter(stream))).chunk.data == b"before\n"
+        with refused() as refusal:
+            await drain(stream)
+        assert refusal.code == "UNAVAILABLE"
+        assert str(refusal.error).endswith("the service is shutting down")
+    async with place.open() as service, service.client("alice") as alice:
+        found = (await alice.GetJob(pb.GetJobRequest(job_id=job.id))).job
+        assert found.state == pb.JOB_STATE_RUNNING
+        await alice.StopJob(pb.StopJobRequest(job_id=job.id))
+        assert await output(alice, job.id) == b"before\n"
+
+
+async def open_watch(client: JobWorkerStub) -> Any:
+    """Open for certain: a sign of life has arrived."""
+    stream = client.WatchJobs(pb.WatchJobsRequest())
+    await anext(aiter(stream))
+    return stream
+
+
+async def drain(stream: AsyncIterable[object]) -> None:
+    async for _ in stream:
+        pass
