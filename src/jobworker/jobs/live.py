@@ -29,6 +29,8 @@ class LiveJob:
         """The output grew, or the job has ended."""
         self.started: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         """How the start went."""
+        self.failure: Exception | None = None
+        """Why it failed; told when the job has ended by it."""
         self.started.add_done_callback(_look_at)
         self.ended = asyncio.Event()
         self.stop_lock = asyncio.Lock()

@@ -107,8 +107,12 @@ class Registry:
         self._save_soon(live)
         owner = job.owner
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + job.output.kept_bytes
-        if not live.started.done():
+        if live.started.done():
+            pass
+        elif live.failure is None:
             live.started.set_result(job)
+        else:
+            live.started.set_exception(live.failure)
         live.ended.set()
         live.changed.notify()
 
@@ -155,13 +159,19 @@ class Registry:
     async def watch(
         self, which: JobFilter, heartbeat_s: float | None
     ) -> AsyncGenerator[Job | None, None]:
-        """Live jobs that match, then each change; None as a sign of life."""
+        """Live jobs that match, then each change; with ``heartbeat_s`` None as a sign of life.
+
+        The first sign of life comes after the live jobs: from then on no change is missed, so who
+        waits for the end of a job that was not among them can ask whether it has ended already.
+        """
         subscriber = Subscriber(lambda job: is_match(which, job))
         self._subscribers.add(subscriber)
         try:
             for live in tuple(self.live.values()):
                 if is_match(which, live.job):
                     yield live.job
+            if heartbeat_s is not None:
+                yield None
             while True:
                 jobs: list[Job | None] = [None]
                 try:

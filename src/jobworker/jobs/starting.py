@@ -215,11 +215,13 @@ class Starter:
             return
         try:
             await asyncio.to_thread(self._write_order, plan)
-        except OSError as error:
+            with self._registry.directories.open_job(plan.job.id) as directory:
+                answer = await self._launcher.order(directory)
+        except (OSError, UnavailableError) as error:
+            # No shim has the order: nothing is raised once it is sent.
+            live.failure = _storage_error(error) if isinstance(error, OSError) else error
             await self._endings.settle(live)
-            raise _storage_error(error) from error
-        with self._registry.directories.open_job(plan.job.id) as directory:
-            answer = await self._launcher.order(directory)
+            return
         if answer is None or "started" not in answer:
             await self._fail(live, answer)
         else:
@@ -264,14 +266,11 @@ class Starter:
             # Nobody answered: the record may have been written all the same.
             evidence = await asyncio.to_thread(read_evidence, self._registry.directories, job_id)
             refusal = None if evidence.ended is None else evidence.ended.refusal
-        error: JobWorkerError
         if refusal is None:
             why = "its launcher or shim was killed while starting it"
-            error = StartFailedError(why, job_id=job_id)
+            live.failure = StartFailedError(why, job_id=job_id)
         else:
-            error = refusal_error(refusal, job_id)
-        # First, so that settling the job does not make the start a success.
-        live.started.set_exception(error)
+            live.failure = refusal_error(refusal, job_id)
         await self._endings.settle(live)
 
     async def _outcome_of(self, earlier: catalog.Entry, fingerprint: bytes) -> Job:
@@ -310,7 +309,7 @@ def _storage_error(error: OSError) -> JobWorkerError:
     why = errno_text(error.errno or 0)
     if error.errno in _SPACE_ERRNOS:
         return ResourceExhaustedError("start the command", f"no space to record it: {why}")
-    return UnavailableError("start the command", f"its directory cannot be made: {why}")
+    return UnavailableError("start the command", f"it cannot be prepared: {why}")
 
 
 def _output_bound(spec: JobSpec, policy: JobPolicy) -> int | None:
