@@ -42,6 +42,10 @@ MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         "jobworker/kernel/process.py",
         frozenset({"_read"}),
     ),
+    "sysfs, which is in memory, when the mounts have changed since the last start": (
+        "jobworker/kernel/disks.py",
+        frozenset({"now"}),
+    ),
     "statvfs between looking at the bounds and taking a place, where nothing may wait": (
         "jobworker/jobs/directories.py",
         frozenset({"free_bytes"}),

@@ -11,11 +11,13 @@ import pytest
 
 from jobworker.model import (
     EndReason,
+    JobId,
     JobPolicy,
     JobState,
     Limits,
     OnOutputLimit,
 )
+from jobworker.worker import Worker
 from support.worker import ALICE, BOB, WorkerPlace, collect, python, read_until, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
@@ -155,9 +157,7 @@ async def test_a_time_limit_ends_a_job_and_is_told(place: WorkerPlace) -> None:
     [
         pytest.param("sleep 60 & sleep 60 & echo done", 2, id="background"),
         pytest.param("setsid sleep 60 & echo done; sleep 0.05", 1, id="own session"),
-        pytest.param(
-            "(setsid sh -c 'sleep 60 & sleep 60' &) ; sleep 0.1; echo done", 3, id="twice"
-        ),
+        pytest.param("(setsid sh -c 'sleep 60 & sleep 60' &); sleep 0.1; echo done", 3, id="twice"),
         pytest.param("trap '' TERM; (trap '' TERM HUP; sleep 60) & echo done", 2, id="deaf"),
     ],
 )
@@ -346,19 +346,24 @@ async def test_many_stops_at_once_are_one_stop(place: WorkerPlace) -> None:
 async def test_a_stop_overtakes_a_start(place: WorkerPlace) -> None:
     async with place.open() as worker:
         for _ in range(10):
-            starting = asyncio.ensure_future(  # noqa: TID251 - awaited below
-                worker.start(sh("exec sleep 60"), owner=ALICE)
-            )
-            while not worker._registry.live:
-                await asyncio.sleep(0)  # noqa: TID251 - its id is told to nobody yet
-            (job_id,) = worker._registry.live
-            async with asyncio.timeout(10):
-                ended = await worker.stop(job_id, stopped_by=BOB)
-            assert (await starting).id == job_id
-            assert ended.ending is not None
-            assert (ended.ending.reason, ended.ending.stopped_by) == (EndReason.STOPPED, BOB)
-            while worker._registry.live:
-                await asyncio.sleep(0)  # noqa: TID251 - until its ending is saved
+            async with asyncio.TaskGroup() as tasks:
+                starting = tasks.create_task(worker.start(sh("exec sleep 60"), owner=ALICE))
+                job_id = await _starting_job(worker)
+                async with asyncio.timeout(10):
+                    stopped = await worker.stop(job_id, stopped_by=BOB)
+            assert starting.result().id == job_id
+            assert stopped.ending is not None
+            told = (stopped.ending.reason, stopped.ending.stopped_by)
+            assert told == (EndReason.STOPPED, BOB)
+
+
+async def _starting_job(worker: Worker) -> JobId:
+    """As soon as there is one; its id is told to nobody yet."""
+    while True:
+        for live in worker._registry.live.values():
+            if live.job.state is JobState.STARTING:
+                return live.job.id
+        await asyncio.sleep(0)  # noqa: TID251 - nothing announces it
 
 
 async def test_a_fork_bomb_within_its_limit_is_stopped(place: WorkerPlace) -> None:

@@ -1,0 +1,204 @@
+"""Asking about jobs, watching them, keeping and removing them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from jobworker.errors import FailedPreconditionError, InvalidArgumentError, JobNotFoundError
+from jobworker.model import EndReason, Job, JobFilter, JobId, JobState
+from jobworker.worker import Retention, Worker
+from support.worker import ALICE, BOB, WorkerPlace, collect, read_until, run, sh
+
+pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
+
+_NOBODYS = JobId("z" * 20)
+
+
+async def test_a_running_job_tells_what_it_uses(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job = await worker.start(sh("echo 12345; exec sleep 60"), owner=ALICE)
+        assert job.state is JobState.RUNNING
+        await read_until(worker, job.id, lambda data: data == b"12345\n")
+        async with asyncio.timeout(10):
+            # The totals follow the bytes by a moment.
+            while (now := await worker.get(job.id)).output.stdout_bytes < 6:
+                pass
+        assert now.output.stdout_bytes == 6
+        assert now.usage.tasks in (1, None)
+        assert now.usage.memory_bytes
+        assert await worker.owner_of(job.id) == ALICE
+        (listed,) = (await worker.list()).jobs
+        assert (listed.id, listed.output.stdout_bytes) == (job.id, 6)
+        for unknown in (worker.get, worker.wait, worker.owner_of, worker.delete):
+            with pytest.raises(JobNotFoundError):
+                await unknown(_NOBODYS)
+        with pytest.raises(JobNotFoundError):
+            await worker.stop(_NOBODYS, stopped_by=ALICE)
+        for grace_s in (-1, float("nan"), 1e9):
+            with pytest.raises(InvalidArgumentError):
+                await worker.stop(job.id, stopped_by=ALICE, grace_s=grace_s)
+
+
+async def test_a_list_is_filtered(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        runs = await worker.start(sh("exec sleep 60", labels={"k": "1", "l": "x"}), owner=ALICE)
+        ended, _ = await run(worker, sh("true", labels={"k": "1"}))
+        bobs, _ = await run(worker, sh("true", labels={"k": "2"}), owner=BOB)
+        cases: list[tuple[JobFilter, set[str]]] = [
+            (JobFilter(), {runs.id, ended.id, bobs.id}),
+            (JobFilter(owner=ALICE), {runs.id, ended.id}),
+            (JobFilter(states=frozenset({JobState.ENDED})), {ended.id, bobs.id}),
+            (JobFilter(states=frozenset({JobState.RUNNING})), {runs.id}),
+            (JobFilter(states=frozenset(JobState)), {runs.id, ended.id, bobs.id}),
+            (JobFilter(labels={"k": "1"}), {runs.id, ended.id}),
+            (JobFilter(labels={"k": "1", "l": "x"}), {runs.id}),
+            (JobFilter(labels={"k": "3"}), set()),
+            (JobFilter(id_prefix=bobs.id[:10]), {bobs.id}),
+            (JobFilter(id_prefix=bobs.id, owner=ALICE), set()),
+        ]
+        for which, expected in cases:
+            page = await worker.list(which)
+            assert {job.id for job in page.jobs} == expected, which
+            assert page.next_page_token == ""
+        for size in (0, -1, 1001):
+            with pytest.raises(InvalidArgumentError):
+                await worker.list(page_size=size)
+        with pytest.raises(InvalidArgumentError, match="page_token"):
+            await worker.list(page_token="not from here")
+
+
+async def test_pages_stay_as_they_are_while_jobs_are_added(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        first = [(await run(worker, sh("true")))[0].id for _ in range(7)]
+        seen: list[str] = []
+        token = ""
+        while True:
+            page = await worker.list(page_size=2, page_token=token)
+            assert len(page.jobs) <= 2
+            seen += [job.id for job in page.jobs]
+            token = page.next_page_token
+            if not token:
+                break
+            await run(worker, sh("true"))
+    assert seen == list(reversed(first))
+
+
+async def test_what_ended_is_at_once_listed_as_ended(place: WorkerPlace) -> None:
+    ended = JobFilter(states=frozenset({JobState.ENDED}))
+    running = JobFilter(states=frozenset({JobState.RUNNING, JobState.STOPPING}))
+    async with place.open() as worker:
+        for number in range(1, 11):
+            job = await worker.start(sh("exec sleep 60"), owner=ALICE)
+            assert [found.id for found in (await worker.list(running)).jobs] == [job.id]
+            await worker.stop(job.id, stopped_by=ALICE, grace_s=0)
+            assert len((await worker.list(ended)).jobs) == number
+            assert (await worker.list(running)).jobs == ()
+
+
+async def test_a_watcher_sees_what_is_there_and_each_change(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        there = await worker.start(sh("exec sleep 60"), owner=ALICE)
+        seen: list[tuple[str, JobState]] = []
+        async with contextlib.aclosing(worker.watch(JobFilter(owner=ALICE))) as changes:
+            seen.append(_told(await anext(changes)))
+            assert await anext(changes) is None  # from here on no change is missed
+            await worker.start(sh("true"), owner=BOB)
+            job = await worker.start(sh("exec sleep 60"), owner=ALICE)
+            seen.append(_told(await anext(changes)))
+            await worker.stop(job.id, stopped_by=ALICE, wait=False)
+            await worker.wait(job.id)
+            while seen[-1] != (job.id, JobState.ENDED):
+                seen.append(_told(await anext(changes)))
+        assert seen[0] == (there.id, JobState.RUNNING)
+        assert seen[1] == (job.id, JobState.RUNNING)
+        assert set(seen[2:]) <= {(job.id, JobState.STOPPING), (job.id, JobState.ENDED)}
+        async with contextlib.aclosing(worker.watch(heartbeat_s=0.02)) as changes:
+            idle = [await anext(changes) for _ in range(5)]
+        assert idle.count(None) >= 3
+
+
+def _told(job: Job | None) -> tuple[str, JobState]:
+    assert job is not None
+    return job.id, job.state
+
+
+async def test_a_running_job_is_not_deleted_and_an_ended_one_is_once(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job = await worker.start(sh("echo x; exec sleep 60"), owner=ALICE)
+        with pytest.raises(FailedPreconditionError, match="stop it first"):
+            await worker.delete(job.id)
+        await worker.stop(job.id, stopped_by=ALICE, grace_s=0)
+
+        async def delete() -> bool:
+            try:
+                await worker.delete(job.id)
+            except JobNotFoundError:
+                return False
+            return True
+
+        async with asyncio.TaskGroup() as tasks:
+            deletes = [tasks.create_task(delete()) for _ in range(5)]
+        assert sum(task.result() for task in deletes) == 1
+        assert worker._registry.kept_bytes == {ALICE: 0}
+        with pytest.raises(JobNotFoundError):
+            await worker.get(job.id)
+        assert not place.job_directory(job.id).exists()
+
+
+async def _kept(worker: Worker, count: int) -> set[JobId]:
+    """The ended jobs, once no more than so many are left."""
+    async with asyncio.timeout(10):
+        while True:
+            jobs = (await worker.list(JobFilter(states=frozenset({JobState.ENDED})))).jobs
+            if len(jobs) <= count:
+                return {job.id for job in jobs}
+            await asyncio.sleep(0.01)  # noqa: TID251 - a removal is announced to nobody
+
+
+async def test_only_so_many_ended_jobs_are_kept(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        runs = await worker.start(sh("exec sleep 60"), owner=ALICE)
+        ended = [(await run(worker, sh("true")))[0].id for _ in range(6)]
+        await worker.stop(runs.id, stopped_by=ALICE)
+    async with place.open(retention=Retention(max_jobs=3)) as worker:
+        assert await _kept(worker, 3) == {*ended[-2:], runs.id}
+        job, _ = await run(worker, sh("true"))
+        assert await _kept(worker, 3) == {ended[-1], runs.id, job.id}
+        assert {path.name for path in (place.state_dir / "jobs").iterdir()} == {
+            ended[-1],
+            runs.id,
+            job.id,
+        }
+
+
+async def test_ended_jobs_are_kept_for_so_long_and_so_many_bytes(place: WorkerPlace) -> None:
+    async with place.open(retention=Retention(max_bytes=25)) as worker:
+        jobs = [(await run(worker, sh("printf 1234567890")))[0].id for _ in range(4)]
+        assert await _kept(worker, 2) == set(jobs[-2:])
+        assert worker._registry.kept_bytes == {ALICE: 20}
+    async with place.open(retention=Retention(max_age_s=0.05)) as worker:
+        assert await _kept(worker, 0) == set()
+        await run(worker, sh("true"))
+        assert await _kept(worker, 0) == set()
+
+
+async def test_jobs_go_on_without_a_worker_and_are_found_again(place: WorkerPlace) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        runs = await worker.start(sh("echo before; sleep 0.3; echo after; exit 7"), owner=ALICE)
+        lasts = await worker.start(sh("exec sleep 60"), owner=ALICE)
+        deaf = await worker.start(sh("trap '' TERM; echo r; while :; do sleep 60; done"), owner=BOB)
+        await read_until(worker, deaf.id, lambda data: data == b"r\n")
+        await worker.stop(deaf.id, stopped_by=ALICE, grace_s=60, wait=False)
+    async with place.open() as worker:
+        assert (await worker.get(lasts.id)).state is JobState.RUNNING
+        assert (await worker.get(deaf.id)).state is JobState.STOPPING
+        output = await collect(worker, runs.id)
+        assert output.stdout == b"before\nafter\n"
+        assert (output.ending.reason, output.ending.exit_code) == (EndReason.EXITED, 7)
+        ended = await worker.stop(deaf.id, stopped_by=BOB, grace_s=0)
+        assert ended.ending is not None
+        assert ended.ending.stopped_by == ALICE
+        assert (await worker.get(lasts.id)).started_at == lasts.started_at
