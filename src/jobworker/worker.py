@@ -310,10 +310,11 @@ class Worker:
     def watch(
         self, which: JobFilter | None = None, *, heartbeat_s: float | None = None
     ) -> AsyncGenerator[Job | None, None]:
-        """Live jobs that match, then each change, for as long as it is iterated; None when idle.
+        """Live jobs that match, then None, then each change for as long as it is iterated.
 
-        Of several changes of a job between two looks the last one is given.  An async generator:
-        close it with ``contextlib.aclosing``.
+        heartbeat_s: None again whenever nothing changed for so long.  Of several changes of a job
+        between two looks the last one is given.  An async generator: close it with
+        ``contextlib.aclosing``.
         """
         return self._registry.watch(which or JobFilter(), heartbeat_s)
 

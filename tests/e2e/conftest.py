@@ -10,9 +10,15 @@ from support.daemon import ADMIN, Daemon, Jobctl, serving
 
 
 @pytest.fixture(scope="session")
-def daemon(cgroup_name: str) -> Iterator[Daemon]:
+def cgroup(cgroup_name: str) -> str:
+    """Not that of other suites, which remove theirs while our service still runs."""
+    return f"{cgroup_name}-e2e"
+
+
+@pytest.fixture(scope="session")
+def daemon(cgroup: str) -> Iterator[Daemon]:
     """Running; tests that restart it have one of their own."""
-    with serving(cgroup=cgroup_name) as running:
+    with serving(cgroup=cgroup) as running:
         # The launcher comes with the first job, and would look like a leak of the first test.
         assert running.client()("run", "--", "true").code == 0
         yield running

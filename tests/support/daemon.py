@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from support.guards import cgroup_mounts
+
 BIN: Final = Path(sys.executable).parent
 USERS: Final = ("alice", "bob")
 ADMIN: Final = "root"
@@ -95,6 +97,16 @@ class Daemon:
         self.kill()
         self.start()
 
+    def await_audited(self, method: str) -> None:
+        """Returns once the service has let a call of this method in."""
+        follow = ["tail", "-n", "+1", "-F", str(self.directory / "audit.log")]
+        with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
+            assert tail.stdout is not None
+            try:
+                next(line for line in tail.stdout if f"/{method}".encode() in line)
+            finally:
+                tail.kill()
+
     def client(self, user: str = USERS[0], **files: Path | str) -> Jobctl:
         """The command of one user.  files: others instead of the user's own."""
         options: dict[str, Path | str] = {
@@ -125,6 +137,10 @@ class Jobctl:
 
     options: Mapping[str, Path | str]
 
+    def but_with(self, **files: Path | str) -> Jobctl:
+        """The same with some options of the connection changed."""
+        return Jobctl(options={**self.options, **files})
+
     def command(self, *args: str | bytes) -> list[str | bytes | Path]:
         given = [f"--{name}={value}" for name, value in self.options.items()]
         return [BIN / "jobctl", *given, *args]
@@ -146,8 +162,13 @@ class Jobctl:
         self, *args: str | bytes, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run it beside the test, with pipes at its outputs; killed if it is left running."""
-        command, stdin = self.command(*args), subprocess.DEVNULL
-        with subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr) as process:
+        with subprocess.Popen(
+            self.command(*args),
+            bufsize=0,  # or what is read by lines now would be missing from communicate() later
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        ) as process:
             try:
                 yield process
             finally:
@@ -199,6 +220,8 @@ def installation(*, cgroup: str | None = None) -> Iterator[Daemon]:
     finally:
         _end_jobs(daemon)
         shutil.rmtree(directory)
+        if cgroup is not None:
+            _remove_cgroups(cgroup)
 
 
 def _end_jobs(daemon: Daemon) -> None:
@@ -211,6 +234,14 @@ def _end_jobs(daemon: Daemon) -> None:
         if live:
             admin("stop", "--kill", *live)
         daemon.terminate()
+
+
+def _remove_cgroups(name: str) -> None:
+    """The parent, in every tree: a service that was killed leaves it, and what it made there."""
+    for mount in cgroup_mounts():
+        for path in mount.glob(f"**/{name}"):
+            for folder, _, _ in os.walk(path, topdown=False):
+                Path(folder).rmdir()
 
 
 @contextlib.contextmanager

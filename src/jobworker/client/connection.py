@@ -49,8 +49,9 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
 )
 
-#: Failures in a row after which the own files are looked at: the first is most often a restart.
-_DIAGNOSE_AFTER: Final = 2
+#: Failures in a row after which the own files are looked at and the trouble is told: about 1.5 s,
+#: in which a service that is only being restarted is back.
+_DIAGNOSE_AFTER: Final = 5
 
 
 @contextlib.asynccontextmanager

@@ -159,10 +159,10 @@ class Registry:
     async def watch(
         self, which: JobFilter, heartbeat_s: float | None
     ) -> AsyncGenerator[Job | None, None]:
-        """Live jobs that match, then each change; with ``heartbeat_s`` None as a sign of life.
+        """Live jobs that match, then None, then each change; None too as a sign of life.
 
-        The first sign of life comes after the live jobs: from then on no change is missed, so who
-        waits for the end of a job that was not among them can ask whether it has ended already.
+        From the first None on no change is missed: who waits for the end of a job that was not
+        among the live ones can ask then whether it has ended already.
         """
         subscriber = Subscriber(lambda job: is_match(which, job))
         self._subscribers.add(subscriber)
@@ -170,8 +170,7 @@ class Registry:
             for live in tuple(self.live.values()):
                 if is_match(which, live.job):
                     yield live.job
-            if heartbeat_s is not None:
-                yield None
+            yield None
             while True:
                 jobs: list[Job | None] = [None]
                 try:
