@@ -7,6 +7,7 @@ killed, what the log has is kept, and the ending is LOST; it is never made up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import os
@@ -20,9 +21,11 @@ from jobworker.jobs.live import LiveJob
 from jobworker.jobs.registry import Registry
 from jobworker.kernel.process import open_process, read_boot_id, send_signal
 from jobworker.model.ending import Ending, EndReason
+from jobworker.model.ids import JobId
 from jobworker.model.job import Job
 from jobworker.model.state import JobState
 from jobworker.model.usage import Usage
+from jobworker.output.log import release_room
 from jobworker.shim.supervise import WAKE_SIGNAL
 
 logger = logging.getLogger(__name__)
@@ -83,11 +86,16 @@ class Endings:
     async def _lose(self, job: Job, evidence: Evidence) -> Job:
         usage = await self._clear(job, evidence)
         totals = await asyncio.to_thread(count_output, self._directories, job.id)
+        await asyncio.to_thread(self._release_room, job.id)
         fault = await asyncio.to_thread(read_fault, self._directories, job.id)
         reason, message = _account_without_record(job, evidence, fault)
         logger.error("job ended without a record", extra={"job_id": job.id, "reason": message})
         ending = Ending(reason=reason, message=message, usage=usage, output=totals)
         return _with_ending(job, ending, datetime.datetime.now(datetime.UTC))
+
+    def _release_room(self, job_id: JobId) -> None:
+        with contextlib.suppress(OSError), self._directories.open_job(job_id) as directory:
+            release_room(directory)
 
     async def _clear(self, job: Job, evidence: Evidence) -> Usage:
         """Kill what is left of a job and remove its cgroups; what it had used."""

@@ -10,6 +10,9 @@ wrong, in memory shared with its readers.
 One shim writes; anybody reads.  Bytes beyond the last record were moved but not indexed when the
 shim was killed: they are output, of a stream that is not known.
 
+Space is taken ahead of what is written, so that a job that ends on a full disk ends with all that
+it wrote: see ``LogWriter.make_room``.
+
 Offsets are absolute and never change.
 """
 
@@ -23,7 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
-from jobworker.kernel import pipes
+from jobworker.kernel import pipes, space
 from jobworker.model.output import Stream
 from jobworker.model.usage import OutputTotals
 
@@ -36,6 +39,14 @@ RECORD_BYTES: Final = _RECORD.size
 #: While one stream goes on within this time its last record grows, so that a job which prints byte
 #: by byte does not make an index larger than its output.
 _SAME_PIECE_US: Final = 1000
+
+#: What two pipes of the default size hold, twice over.
+FIRST_ROOM_BYTES: Final = 4 * 64 * 1024
+#: Taken at a time by a job that goes on writing, so that it is not done for every piece.
+_ROOM_STEP_BYTES: Final = 4 * 1024 * 1024
+#: Enough records for the last drain of two pipes, whatever pieces it comes in.
+_INDEX_ROOM_BYTES: Final = 4096
+_INDEX_STEP_BYTES: Final = 16 * 1024
 
 #: stdout bytes, stderr bytes, dropped bytes, errno that blocks writing (0: none).
 _BOARD: Final = struct.Struct("<QQQQ")
@@ -68,15 +79,33 @@ def make_board(directory: int) -> int:
 def make_log(directory: int) -> tuple[int, int]:
     """Make ``output`` and ``index`` and open them for their writer; the caller closes both.
 
-    directory: of the job; borrowed.  Raises OSError, FileExistsError if there is a log already.
+    directory: of the job; borrowed.  Raises OSError, FileExistsError if there is a log already,
+    ENOSPC if there is no room for what two fresh pipes hold.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    output = os.open(OUTPUT_FILE, flags, 0o600, dir_fd=directory)
-    try:
-        return output, os.open(INDEX_FILE, flags, 0o600, dir_fd=directory)
-    except BaseException:
-        os.close(output)
-        raise
+    with contextlib.ExitStack() as undo:
+        output = os.open(OUTPUT_FILE, flags, 0o600, dir_fd=directory)
+        undo.callback(os.close, output)
+        index = os.open(INDEX_FILE, flags, 0o600, dir_fd=directory)
+        undo.callback(os.close, index)
+        space.reserve(output, 0, FIRST_ROOM_BYTES)
+        space.reserve(index, 0, _INDEX_ROOM_BYTES)
+        undo.pop_all()
+    return output, index
+
+
+def release_room(directory: int) -> None:
+    """Give back the space that a shim which was killed had taken ahead; no-op without a log.
+
+    directory: of the job; borrowed.
+    """
+    for name in (OUTPUT_FILE, INDEX_FILE):
+        with contextlib.suppress(OSError):
+            fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                space.release(fd)
+            finally:
+                os.close(fd)
 
 
 class Board:
@@ -131,6 +160,21 @@ class LogWriter:
         self._piece: Piece | None = None
         self._unwritten: Piece | None = None
         """A record that the disk did not take yet: its bytes are in ``output`` already."""
+        self._output_room = FIRST_ROOM_BYTES
+        self._index_room = _INDEX_ROOM_BYTES
+        """Offsets up to which space is taken."""
+
+    def make_room(self, bytes_ahead: int) -> None:
+        """Have space for so many more bytes, and for their records, whatever fills the disk.
+
+        Raises OSError (ENOSPC, EDQUOT) if it is not there; what was taken before stays taken.
+        """
+        need = self.end + bytes_ahead
+        if need > self._output_room:
+            self._output_room = _extend(self._output, self._output_room, need, _ROOM_STEP_BYTES)
+        need = self._slot + _INDEX_ROOM_BYTES
+        if need > self._index_room:
+            self._index_room = _extend(self._index, self._index_room, need, _INDEX_STEP_BYTES)
 
     def take(self, pipe: int, stream: Stream, most: int, time_us: int) -> int:
         """Move up to ``most`` bytes of a pipe to the end of the log; 0 means end of file.
@@ -148,8 +192,13 @@ class LogWriter:
         return count
 
     def flush(self) -> None:
-        """Put everything onto the disk: fsync(2) of both files.  Raises OSError."""
+        """Put everything onto the disk: fsync(2) of both files; the log is complete.
+
+        Raises OSError.
+        """
         self._flush_record()
+        space.release(self._output)
+        space.release(self._index)
         os.fsync(self._output)
         os.fsync(self._index)
 
@@ -167,6 +216,16 @@ class LogWriter:
                 slot += RECORD_BYTES
         os.pwrite(self._index, _RECORD.pack(new.end, new.time_us << 8 | new.stream), slot)
         self._slot, self._piece, self._unwritten = slot, new, None
+
+
+def _extend(file: int, start: int, need: int, step: int) -> int:
+    """Take space up to ``need``, and a step more if that is there; the offset reached."""
+    try:
+        space.reserve(file, start, need + step)
+    except OSError:
+        space.reserve(file, start, need)
+        return need
+    return need + step
 
 
 class LogReader:

@@ -3,6 +3,9 @@
 Single-threaded, never waits: the shim calls it when a pipe is readable.  When the disk takes
 nothing (full, over quota, broken) the pump stops reading: the job blocks on its pipe, nothing is
 lost, the board says why, and the shim lets it try again later.
+
+It stops while there is still room for all that the pipes can hold.  That room is for the end of the
+job: what it wrote before it was stopped is kept, though the disk be full.
 """
 
 from __future__ import annotations
@@ -41,9 +44,10 @@ class Pump:
         self._on_limit = on_limit
         self._kept = {Stream.STDOUT: 0, Stream.STDERR: 0}
         self._dropped = 0
-        self._last_count = 0
         self._open = {stdout: Stream.STDOUT, stderr: Stream.STDERR}
         self._grown: set[int] = set()
+        self._pipes_bytes = pipes.capacity(stdout) + pipes.capacity(stderr)
+        """The most that is still to come once nobody writes any more."""
         self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.blocked_errno = 0
         """Why the log takes nothing just now; 0 if it does."""
@@ -71,39 +75,70 @@ class Pump:
 
         At end of file the pipe is closed and is no longer among ``open_pipes``.
         """
-        stream = self._open[pipe]
         try:
-            count = self._move(pipe, stream)
-        except BlockingIOError:
-            return False
+            self._log.make_room(self._room_bytes())
         except OSError as error:
             self._block(error)
             return False
-        self.blocked_errno = 0
-        self._last_count = count
+        count = self._pump_once(pipe)
+        if count >= _GROW_AT_BYTES and pipe not in self._grown:
+            self._grow(pipe)
+        return count > 0
+
+    def _pump_once(self, pipe: int) -> int:
+        """0 if the pipe holds nothing more just now, or the log takes nothing."""
+        try:
+            count = self._move(pipe, self._open[pipe])
+        except BlockingIOError:
+            # The pipe is empty and the log took its last record: nothing is held up any more.
+            self._unblock()
+            return 0
+        except OSError as error:
+            self._block(error)
+            return 0
+        self._unblock()
         self._board.show(self.totals, 0)
         if count == 0:
             del self._open[pipe]
             os.close(pipe)
-            return False
-        if count >= _GROW_AT_BYTES and pipe not in self._grown:
-            self._grown.add(pipe)
-            pipes.grow_pipe(pipe)
-        return True
+        return count
+
+    def _room_bytes(self) -> int:
+        """What is moved now is no more than the pipes hold, and as much is to stay."""
+        room = 2 * self._pipes_bytes
+        if self._most_bytes is None:
+            return room
+        return max(0, min(room, self._most_bytes - self._log.end))
+
+    def _grow(self, pipe: int) -> None:
+        self._grown.add(pipe)
+        more = pipes.PIPE_BYTES - pipes.capacity(pipe)
+        try:
+            self._log.make_room(self._room_bytes() + 2 * more)
+        except OSError:
+            return  # On a disk that is nearly full it stays small.
+        if pipes.grow_pipe(pipe):
+            self._pipes_bytes += more
 
     def drain(self) -> bool:
         """Move all that a dead job left in its pipes; False when the log takes nothing.
 
-        No more than a pipe holds: what comes after that is from a process outside the job, which
-        was handed the write end and could keep us here for ever.
+        For this there is room.  No more than a pipe holds: what comes after that is from a process
+        outside the job, which was handed the write end and could keep us here for ever.
         """
         for pipe in self.open_pipes:
             rest = pipes.capacity(pipe)
-            while rest > 0 and self.pump(pipe):
-                rest -= self._last_count
+            while rest > 0 and (count := self._pump_once(pipe)):
+                rest -= count
             if self.blocked_errno:
                 return False
         return True
+
+    def close(self) -> None:
+        """Take nothing more: a pipe that is still open is held by a process outside the job."""
+        for pipe in self.open_pipes:
+            del self._open[pipe]
+            os.close(pipe)
 
     def flush(self) -> bool:
         """Put the log onto the disk; False when the log takes nothing."""
@@ -112,8 +147,7 @@ class Pump:
         except OSError as error:
             self._block(error)
             return False
-        self.blocked_errno = 0
-        self._board.show(self.totals, 0)
+        self._unblock()
         return True
 
     def _move(self, pipe: int, stream: Stream) -> int:
@@ -130,6 +164,11 @@ class Pump:
         finally:
             # Also when the index refused its record: the bytes have left the pipe.
             self._kept[stream] += self._log.end - before
+
+    def _unblock(self) -> None:
+        if self.blocked_errno:
+            self.blocked_errno = 0
+            self._board.show(self.totals, 0)
 
     def _block(self, error: OSError) -> None:
         self.blocked_errno = error.errno or 0

@@ -13,7 +13,7 @@ exit.json      shim       the ending; written last, put onto the disk before it 
 A record appears whole or not at all: it is written under another name and renamed.  Room for those
 that must be written on a full disk is reserved when the job starts.
 
-Source: rename(2), fsync(2), posix_fallocate(3).
+Source: rename(2), fsync(2).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from jobworker.errors import DataLossError
+from jobworker.kernel import space
 from jobworker.model.ending import Ending
 
 SPEC: Final = "spec.json"
@@ -45,7 +46,7 @@ def reserve(directory: int, name: str) -> None:
     """Take the space that a record will need.  Raises OSError (ENOSPC) while that is harmless."""
     fd = os.open(_draft(name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
-        os.posix_fallocate(fd, 0, _RESERVED_BYTES)
+        space.reserve(fd, 0, _RESERVED_BYTES)
     finally:
         os.close(fd)
 
@@ -84,8 +85,7 @@ def read(directory: int, name: str) -> dict[str, Any] | None:
     finally:
         os.close(fd)
     try:
-        # Room may be reserved for a record while it is written, which leaves NULs behind it.
-        record = json.loads(data.rstrip(b"\0"))
+        record = json.loads(data)
     except ValueError as error:
         raise DataLossError(f"read {name}", f"it is damaged: {error}") from error
     if not isinstance(record, dict):
