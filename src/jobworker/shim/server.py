@@ -77,7 +77,8 @@ def _be_shim(directory: int, line: Line) -> NoReturn:
 def _leave_fault(directory: int) -> None:
     import traceback  # noqa: PLC0415 - a third of the launcher, and seldom needed
 
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    # The first one counts: what the start met, not that the shim then found it dead.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     fd = os.open(FAULT_FILE, flags, 0o600, dir_fd=directory)
     os.write(fd, traceback.format_exc().encode("utf-8", "backslashreplace"))
     os.close(fd)

@@ -16,11 +16,13 @@ import os
 import socket
 
 from jobworker.cgroup.choose import open_job
+from jobworker.cgroup.interface import Mode
 from jobworker.kernel import privileges
 from jobworker.model.ending import Ending
 from jobworker.output.log import Board, LogWriter
 from jobworker.output.pump import Pump
 from jobworker.shim import records
+from jobworker.shim.descendants import open_job_without_cgroup
 from jobworker.shim.ending import describe_ending
 from jobworker.shim.handoff import Handoff, receive_handoff
 from jobworker.shim.order import read_order
@@ -49,13 +51,16 @@ def run(directory: int, line: Line) -> None:
 def _start_in_child(directory: int, line: Line) -> tuple[Handoff, list[int]] | None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shim_pid = os.getpid()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         ours.close()
         start(directory, line, theirs, shim_pid)
         os._exit(0)
     theirs.close()
     with ours:
         handed = receive_handoff(ours)
+    # It has nothing more to do, and must not be taken for one of the job's.
+    os.waitpid(pid, 0)
     # Kept until here: a worker that sees the line closed without an answer knows that both died.
     line.close()
     return handed
@@ -71,7 +76,8 @@ def _supervise(directory: int, handoff: Handoff, fds: list[int], wakeup: Wakeup)
         stdout=stdout,
         stderr=stderr,
     )
-    cgroup = open_job(handoff.cgroup)
+    plan = handoff.cgroup
+    cgroup = open_job_without_cgroup(plan) if plan.mode is Mode.NONE else open_job(plan)
     supervisor = Supervisor(directory, handoff, cgroup, pump, wakeup)
     # Not before the command runs: on v2 this waits for a grace period of the kernel.
     cgroup.join_shim()
@@ -89,5 +95,6 @@ def _try_record(directory: int, ending: Ending) -> bool:
     try:
         records.write_ending(directory, ending)
     except OSError:
-        return False
+        # In a directory that was removed no record can ever be made, nor would anybody find it.
+        return os.fstat(directory).st_nlink == 0
     return True

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from jobworker.cgroup.choose import open_job
 from jobworker.cgroup.interface import JobCgroup
 from jobworker.errors import errno_text
-from jobworker.kernel import clone, pipes
+from jobworker.kernel import clone, pipes, privileges
 from jobworker.kernel.process import name_process
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.limits import EffectiveLimit
@@ -67,6 +67,10 @@ def start(directory: int, line: Line, to_shim: socket.socket, shim_pid: int) -> 
     directory: an open descriptor; borrowed, as is the rest.  What the shim needs is sent to it;
     nothing is if the command was refused.  Raises only what is a fault of ours or of the host.
     """
+    # Without its shim the command would have nobody: PID 1 would be its parent.
+    privileges.die_with_parent()
+    if os.getppid() != shim_pid:
+        return
     # The shim's, inherited: a signal to this process must not wake that one.
     signal.set_wakeup_fd(-1)
     order = read_order(directory)
@@ -75,21 +79,23 @@ def start(directory: int, line: Line, to_shim: socket.socket, shim_pid: int) -> 
     records.write(directory, records.SHIM, shim, durable=False)
     cgroup = open_job(order.cgroup)
     try:
-        handoff, fds, started = _start(directory, order, cgroup)
+        handoff, fds, started = _start(directory, order, cgroup, shim_pid)
     except RefusedError as refusal:
-        # The record comes before the answer, as everywhere.
+        # The record comes before the answer, as everywhere; a full disk leaves only the answer.
         ending = Ending(reason=EndReason.START_FAILED, message=str(refusal))
-        records.write_ending(directory, ending, refusal=refusal.answer)
+        with contextlib.suppress(OSError):
+            records.write_ending(directory, ending, refusal=refusal.answer)
         cgroup.remove()
         records.forget_reserved(directory)
         line.answer({"failed": refusal.answer})
         return
-    send_handoff(to_shim, handoff, fds)
+    # In this order: a shim that has taken over may have ended, and this process with it.
     line.answer({"shim": shim, "started": started})
+    send_handoff(to_shim, handoff, fds)
 
 
 def _start(
-    directory: int, order: Order, cgroup: JobCgroup
+    directory: int, order: Order, cgroup: JobCgroup, shim_pid: int
 ) -> tuple[Handoff, tuple[int, ...], dict[str, object]]:
     """Start the command: what the shim goes on with, and the record of the start."""
     try:
@@ -104,7 +110,7 @@ def _start(
     except OSError as error:
         raise _refused("make its cgroup", error) from error
     _require(order, effective)
-    pid, stdout, stderr = _execute(order, cgroup)
+    pid, stdout, stderr = _execute(order, cgroup, shim_pid)
     started = {
         "pid": pid,
         "started_at_us": time.time_ns() // 1000,
@@ -133,7 +139,7 @@ def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:
             )
 
 
-def _execute(order: Order, cgroup: JobCgroup) -> tuple[int, int, int]:
+def _execute(order: Order, cgroup: JobCgroup, shim_pid: int) -> tuple[int, int, int]:
     """Fork and execute: the pid, and stdout and stderr to read."""
     uid, gid = (-1, -1) if order.account is None else (order.account.uid, order.account.gid)
     stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -142,13 +148,12 @@ def _execute(order: Order, cgroup: JobCgroup) -> tuple[int, int, int]:
     error_read, error = os.pipe2(os.O_CLOEXEC)
     joins = cgroup.open_joins()
     ends = Ends(stdin=stdin, stdout=stdout, stderr=stderr, error=error, joins=joins)
-    parent_pid = os.getppid()
     try:
         pid = _fork_sibling(cgroup)
     except OSError as error_:
         raise _refused("fork", error_) from error_
     if pid == 0:
-        execute(order, ends, parent_pid)
+        execute(order, ends, shim_pid)
     for fd in (stdin, stdout, stderr, error, *joins):
         os.close(fd)
     failure = read_failure(error_read)

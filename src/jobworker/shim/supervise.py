@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from jobworker.cgroup.interface import JobCgroup, Mode
+from jobworker.cgroup.interface import JobCgroup
+from jobworker.errors import DataLossError
 from jobworker.kernel import kernfs
 from jobworker.output.pump import Pump
 from jobworker.shim import records
@@ -91,7 +92,6 @@ class Supervisor:
         self._pid = handoff.pid
         self._grace_s = handoff.grace_s
         self._cgroup = cgroup
-        self._has_members = handoff.cgroup.mode is not Mode.NONE
         self._pump = pump
         self._wakeup = wakeup
         self._epoll = select.epoll()
@@ -99,6 +99,7 @@ class Supervisor:
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
         self._retry_at: float | None = None
+        self._is_killing = False
         self._is_empty = False
         self.outcome = Outcome()
         if handoff.timeout_s is not None:
@@ -120,6 +121,7 @@ class Supervisor:
                 if handler is not None:
                     handler()
             self._on_time()
+        self._pump.close()
         return self.outcome
 
     def wait_for_retry(self) -> None:
@@ -135,6 +137,9 @@ class Supervisor:
         self._wakeup.clear()
         self._reap()
         self._read_stop()
+        if self._is_killing:
+            # Where no kernel kills a tree at once, what the killed ones leave comes to us.
+            self._kill()
         # Without an events file the death of the last child is what tells.
         self._look_whether_empty()
 
@@ -162,7 +167,7 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self.outcome.was_killed = True
-            self._signal(signal.SIGKILL)
+            self._kill()
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
             self._resume_output()
@@ -187,17 +192,23 @@ class Supervisor:
     def _kill_what_is_left(self) -> None:
         """A job ends with its main process."""
         self._timeout_at = self._kill_at = None
-        if self._cgroup.is_populated() or not self._has_members:
+        if self._cgroup.is_populated():
             self.outcome.left_behind = len(self._cgroup.pids())
-            self._signal(signal.SIGKILL)
+            self._kill()
 
     def _look_whether_empty(self) -> None:
         if self.outcome.wait_status is not None and not self._cgroup.is_populated():
             self._is_empty = True
 
     def _read_stop(self) -> None:
-        stop = records.read(self._directory, records.STOP)
-        if stop is not None and self.outcome.wait_status is None:
+        if self.outcome.wait_status is not None:
+            return
+        try:
+            stop = records.read(self._directory, records.STOP)
+        except DataLossError:
+            # Somebody asked for it, that much is sure.
+            stop = {"stopped_by": "", "grace_s": self._grace_s}
+        if stop is not None:
             self.outcome.stopped_by = self.outcome.stopped_by or str(stop["stopped_by"])
             self._begin_stop(Cause.STOP, float(stop["grace_s"]))
 
@@ -208,26 +219,20 @@ class Supervisor:
             self.outcome.cause = cause
             self._kill_at = kill_at
             if grace_s > 0:
-                self._signal(signal.SIGTERM)
+                self._cgroup.signal(signal.SIGTERM)
                 # A stopped process can't handle anything.
-                self._signal(signal.SIGCONT)
+                self._cgroup.signal(signal.SIGCONT)
         elif self._kill_at is not None:
             self._kill_at = min(self._kill_at, kill_at)
 
     def _begin_kill(self, cause: Cause) -> None:
         if self.outcome.wait_status is None:
             self.outcome.cause = self.outcome.cause or cause
-            self._signal(signal.SIGKILL)
+            self._kill()
 
-    def _signal(self, number: signal.Signals) -> None:
-        """To every process of the job; without a cgroup its process group is all there is."""
-        if not self._has_members:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._pid, number)
-        elif number is signal.SIGKILL:
-            self._cgroup.kill()
-        else:
-            self._cgroup.signal(number)
+    def _kill(self) -> None:
+        self._is_killing = True
+        self._cgroup.kill()
 
     # -- output
     # --------------------------------------------------------------------------------------
