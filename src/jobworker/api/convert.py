@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from jobworker.api.scalars import (
+    ISOLATION_NUMBERS,
     ON_OUTPUT_LIMIT_NUMBERS,
     REASON_NUMBERS,
     RESOURCE_NUMBERS,
@@ -98,6 +99,7 @@ def spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         limits=None if spec.limits.is_empty else limits_to_proto(spec.limits),
         max_output_bytes=spec.max_output_bytes,
         on_output_limit=on_output_limit,
+        isolation=None if spec.isolation is None else ISOLATION_NUMBERS[spec.isolation],
     )
 
 
@@ -111,6 +113,9 @@ def spec_from_proto(message: pb.JobSpec) -> JobSpec:
         on_output_limit = member(
             ON_OUTPUT_LIMIT_NUMBERS, message.on_output_limit, "on_output_limit"
         )
+    isolation = None
+    if message.isolation != pb.ISOLATION_UNSPECIFIED:
+        isolation = member(ISOLATION_NUMBERS, message.isolation, "isolation")
     return JobSpec(
         argv=tuple(message.argv),
         env=dict(message.env),
@@ -121,6 +126,7 @@ def spec_from_proto(message: pb.JobSpec) -> JobSpec:
         limits=limits_from_proto(message.limits),
         max_output_bytes=message.max_output_bytes if message.HasField("max_output_bytes") else None,
         on_output_limit=on_output_limit,
+        isolation=isolation,
     )
 
 
@@ -179,6 +185,7 @@ def job_to_proto(job: Job) -> pb.Job:
         usage=usage_to_proto(job.usage),
         output=totals_to_proto(job.output),
         conditions=map(_text, job.conditions),
+        isolation=ISOLATION_NUMBERS[job.isolation],
     )
 
 
@@ -203,6 +210,7 @@ def _job_from_proto(message: pb.Job) -> Job:
         usage=usage_from_proto(message.usage),
         output=totals_from_proto(message.output),
         conditions=tuple(message.conditions),
+        isolation=member(ISOLATION_NUMBERS, message.isolation, "isolation"),
     )
 
 

@@ -18,7 +18,7 @@ from jobworker.errors import InvalidArgumentError
 from jobworker.model.ending import EndReason
 from jobworker.model.limits import Resource
 from jobworker.model.output import Stream
-from jobworker.model.spec import OnOutputLimit
+from jobworker.model.spec import Isolation, OnOutputLimit
 from jobworker.model.state import JobState
 
 _EnumT = TypeVar("_EnumT", bound=enum.Enum)
@@ -46,6 +46,9 @@ STREAM_NUMBERS: Final[Mapping[Stream, pb.OutputStream]] = _numbers(
 )
 ON_OUTPUT_LIMIT_NUMBERS: Final[Mapping[OnOutputLimit, pb.OnOutputLimit]] = _numbers(
     OnOutputLimit, "ON_OUTPUT_LIMIT_", pb.OnOutputLimit.Value
+)
+ISOLATION_NUMBERS: Final[Mapping[Isolation, pb.Isolation]] = _numbers(
+    Isolation, "ISOLATION_", pb.Isolation.Value
 )
 RESOURCE_NUMBERS: Final[Mapping[Resource, pb.Resource]] = _numbers(
     Resource, "RESOURCE_", pb.Resource.Value

@@ -107,5 +107,11 @@ def add_spec_options(parser: argparse.ArgumentParser) -> None:
         help="at that bound stop the job, or go on without keeping more",
     )
     group.add_argument(
+        "--isolation",
+        choices=("none", "private", "offline"),
+        help="what it sees of the host: all; only its own processes and scratch, the rest"
+        " read-only; or that and no network",
+    )
+    group.add_argument(
         "--request-id", metavar="ID", help="the same ID again returns the same job, not another"
     )

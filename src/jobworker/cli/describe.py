@@ -40,6 +40,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "name": job.spec.name,
         "argv": list(job.spec.argv),
         "env": dict(job.spec.env),
+        "isolation": job.isolation.value,
         "cwd": job.spec.cwd,
         "timeout_s": job.spec.timeout_s,
         "labels": dict(job.spec.labels),

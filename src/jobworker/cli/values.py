@@ -12,7 +12,7 @@ from jobworker.errors import InvalidArgumentError
 from jobworker.model.ids import RequestId, parse_request_id, parse_user_name
 from jobworker.model.job import JobFilter
 from jobworker.model.limits import Limits
-from jobworker.model.spec import JobSpec, OnOutputLimit
+from jobworker.model.spec import Isolation, JobSpec, OnOutputLimit
 from jobworker.model.state import JobState
 from jobworker.model.units import parse_bytes, parse_cpus, parse_duration_s
 
@@ -34,6 +34,7 @@ def spec_of(options: argparse.Namespace) -> JobSpec:
         limits=limits_of(options),
         max_output_bytes=_size(options.max_output, "--max-output"),
         on_output_limit=on_output_limit and OnOutputLimit(on_output_limit.upper()),
+        isolation=options.isolation and Isolation(options.isolation.upper()),
     )
 
 

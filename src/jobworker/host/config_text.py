@@ -61,6 +61,12 @@ timeout = "none"
 # "discard" throws away what is too much.
 max_output = "1G"
 on_output_limit = "stop"
+# What a job sees of this host: "none" hides nothing that its user may see; "private"
+# shows it its own processes only, every file read-only but its scratch directory,
+# and a /tmp of its own; "offline" takes the network away besides.  A job may ask
+# for more isolation than this, and for less only where may_loosen_isolation says so.
+isolation = "none"
+may_loosen_isolation = false
 # Jobs of one user at one time.
 max_running_jobs = 50
 # Kept output of all jobs of one user; beyond it no new job of theirs is started.
@@ -78,6 +84,8 @@ io_write_iops = "none"
 timeout = "none"
 max_output = "10G"
 on_output_limit = "stop"
+isolation = "none"
+may_loosen_isolation = true
 max_running_jobs = "none"
 max_kept = "none"
 

@@ -19,6 +19,7 @@ from jobworker.model.output import EndOfOutput as EndOfOutput
 from jobworker.model.output import Heartbeat as Heartbeat
 from jobworker.model.output import Stream as Stream
 from jobworker.model.policy import JobPolicy as JobPolicy
+from jobworker.model.spec import Isolation as Isolation
 from jobworker.model.spec import JobSpec as JobSpec
 from jobworker.model.spec import OnOutputLimit as OnOutputLimit
 from jobworker.model.state import JobState as JobState

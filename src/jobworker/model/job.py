@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jobworker.model.ending import Ending
 from jobworker.model.ids import JobId, UserName
 from jobworker.model.limits import EffectiveLimit, Limits
-from jobworker.model.spec import JobSpec
+from jobworker.model.spec import Isolation, JobSpec
 from jobworker.model.state import JobState
 from jobworker.model.usage import OutputTotals, Usage
 
@@ -25,6 +25,8 @@ class Job:
     """As asked for."""
     limits: Limits
     """In force: the spec's, completed by the policy."""
+    isolation: Isolation = Isolation.NONE
+    """In force."""
     effective: tuple[EffectiveLimit, ...] = ()
     """What the kernel accepted; empty until the job runs."""
     created_at: datetime.datetime

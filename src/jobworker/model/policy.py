@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jobworker.model.limits import Limits
-from jobworker.model.spec import OnOutputLimit
+from jobworker.model.spec import Isolation, OnOutputLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,10 @@ class JobPolicy:
     """Kept output of one job: the default, and the most that a spec may ask for."""
     on_output_limit: OnOutputLimit = OnOutputLimit.STOP
     """In force where the spec says nothing."""
+    isolation: Isolation = Isolation.NONE
+    """In force where the spec says nothing, and the least that it may ask for."""
+    may_loosen_isolation: bool = False
+    """A spec may ask for less isolation than that."""
     max_running_jobs: int | None = None
     """Of one owner at a time."""
     max_kept_bytes: int | None = None

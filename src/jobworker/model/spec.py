@@ -38,6 +38,17 @@ class OnOutputLimit(enum.Enum):
     """It goes on; what it writes is counted and thrown away."""
 
 
+class Isolation(enum.Enum):
+    """What a job sees of its host, each less than the one before."""
+
+    NONE = "NONE"
+    """All that its user may see."""
+    PRIVATE = "PRIVATE"
+    """Its own processes only; all files read-only but its scratch, with a ``/tmp`` of its own."""
+    OFFLINE = "OFFLINE"
+    """As PRIVATE, and no network but a loopback of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """A command and its circumstances.  Cannot exist wrong: raises InvalidArgumentError."""
@@ -58,6 +69,8 @@ class JobSpec:
     max_output_bytes: int | None = None
     """Kept output, both streams together; ``None`` is the policy's."""
     on_output_limit: OnOutputLimit | None = None
+    """``None`` is the policy's."""
+    isolation: Isolation | None = None
     """``None`` is the policy's."""
 
     def __post_init__(self) -> None:

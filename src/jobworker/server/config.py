@@ -30,7 +30,7 @@ from jobworker.jobs.settings import (
 from jobworker.model.ids import UserName, parse_user_name
 from jobworker.model.limits import CPU_MILLIS_MAX, CPU_MILLIS_MIN, Limits
 from jobworker.model.policy import JobPolicy
-from jobworker.model.spec import OnOutputLimit
+from jobworker.model.spec import Isolation, OnOutputLimit
 from jobworker.model.units import format_cpus
 from jobworker.security.policy import Role
 from jobworker.server.config_reader import Address, Bytes, CpuMillis, Seconds, SectionReader
@@ -89,6 +89,8 @@ class PolicySection:
     timeout: Seconds | None = None
     max_output: Bytes | None = None
     on_output_limit: OnOutputLimit = OnOutputLimit.STOP
+    isolation: Isolation = Isolation.NONE
+    may_loosen_isolation: bool = False
     max_running_jobs: _Count | None = None
     max_kept: Bytes | None = None
 
@@ -101,6 +103,8 @@ class PolicySection:
             timeout_s=None if self.timeout is None else float(self.timeout),
             max_output_bytes=_plain(self.max_output),
             on_output_limit=self.on_output_limit,
+            isolation=self.isolation,
+            may_loosen_isolation=self.may_loosen_isolation,
             max_running_jobs=self.max_running_jobs,
             max_kept_bytes=_plain(self.max_kept),
         )
@@ -137,7 +141,7 @@ USER_POLICY: Final = PolicySection(
     max_kept=Bytes(10 << 30),
 )
 #: An admin's jobs are not limited by default; only their output is, which ends up on this disk.
-ADMIN_POLICY: Final = PolicySection(max_output=Bytes(10 << 30))
+ADMIN_POLICY: Final = PolicySection(max_output=Bytes(10 << 30), may_loosen_isolation=True)
 _POLICIES: Final = {Role.USER: USER_POLICY, Role.ADMIN: ADMIN_POLICY}
 
 

@@ -12,7 +12,7 @@ from jobworker.model.ids import JOB_ID_ALPHABET, JOB_ID_CHARS, JobId, UserName
 from jobworker.model.job import Job, JobFilter, JobPage
 from jobworker.model.limits import EffectiveLimit, Limits, Resource
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
-from jobworker.model.spec import LABELS_MAX, JobSpec, OnOutputLimit
+from jobworker.model.spec import LABELS_MAX, Isolation, JobSpec, OnOutputLimit
 from jobworker.model.state import JobState
 from jobworker.model.usage import OutputTotals, Usage
 
@@ -64,6 +64,7 @@ specs = st.builds(
     limits=limits,
     max_output_bytes=st.none() | st.integers(0, (1 << 62) - 1),
     on_output_limit=st.none() | st.sampled_from(OnOutputLimit),
+    isolation=st.none() | st.sampled_from(Isolation),
 )
 usages = st.builds(
     Usage,
@@ -96,6 +97,7 @@ jobs = st.builds(
     owner=user_names,
     state=st.sampled_from(JobState),
     spec=specs,
+    isolation=st.sampled_from(Isolation),
     limits=limits,
     effective=st.lists(effective_limits, max_size=3).map(tuple),
     created_at=times,

@@ -44,6 +44,13 @@ class OnOutputLimit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ON_OUTPUT_LIMIT_STOP: _ClassVar[OnOutputLimit]
     ON_OUTPUT_LIMIT_DISCARD: _ClassVar[OnOutputLimit]
 
+class Isolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ISOLATION_UNSPECIFIED: _ClassVar[Isolation]
+    ISOLATION_NONE: _ClassVar[Isolation]
+    ISOLATION_PRIVATE: _ClassVar[Isolation]
+    ISOLATION_OFFLINE: _ClassVar[Isolation]
+
 class Resource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RESOURCE_UNSPECIFIED: _ClassVar[Resource]
@@ -75,6 +82,10 @@ OUTPUT_STREAM_STDERR: OutputStream
 ON_OUTPUT_LIMIT_UNSPECIFIED: OnOutputLimit
 ON_OUTPUT_LIMIT_STOP: OnOutputLimit
 ON_OUTPUT_LIMIT_DISCARD: OnOutputLimit
+ISOLATION_UNSPECIFIED: Isolation
+ISOLATION_NONE: Isolation
+ISOLATION_PRIVATE: Isolation
+ISOLATION_OFFLINE: Isolation
 RESOURCE_UNSPECIFIED: Resource
 RESOURCE_CPU: Resource
 RESOURCE_MEMORY: Resource
@@ -117,7 +128,7 @@ class EffectiveLimit(_message.Message):
     def __init__(self, resource: _Optional[_Union[Resource, str]] = ..., requested: _Optional[int] = ..., effective: _Optional[int] = ..., device: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("argv", "env", "cwd", "timeout", "name", "labels", "limits", "max_output_bytes", "on_output_limit")
+    __slots__ = ("argv", "env", "cwd", "timeout", "name", "labels", "limits", "max_output_bytes", "on_output_limit", "isolation")
     class EnvEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +152,7 @@ class JobSpec(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     ON_OUTPUT_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
     argv: _containers.RepeatedScalarFieldContainer[str]
     env: _containers.ScalarMap[str, str]
     cwd: str
@@ -150,7 +162,8 @@ class JobSpec(_message.Message):
     limits: Limits
     max_output_bytes: int
     on_output_limit: OnOutputLimit
-    def __init__(self, argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ..., cwd: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., max_output_bytes: _Optional[int] = ..., on_output_limit: _Optional[_Union[OnOutputLimit, str]] = ...) -> None: ...
+    isolation: Isolation
+    def __init__(self, argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ..., cwd: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., max_output_bytes: _Optional[int] = ..., on_output_limit: _Optional[_Union[OnOutputLimit, str]] = ..., isolation: _Optional[_Union[Isolation, str]] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("cpu_seconds", "cpu_throttled_seconds", "memory_bytes", "memory_peak_bytes", "tasks", "io_read_bytes", "io_write_bytes", "io_read_ops", "io_write_ops", "oom_kills", "tasks_refused")
@@ -207,7 +220,7 @@ class Ending(_message.Message):
     def __init__(self, reason: _Optional[_Union[EndReason, str]] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stopped_by: _Optional[str] = ..., message: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., output: _Optional[_Union[OutputTotals, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "owner", "state", "spec", "limits", "effective_limits", "created_at", "started_at", "ended_at", "ending", "usage", "output", "conditions")
+    __slots__ = ("id", "owner", "state", "spec", "limits", "effective_limits", "created_at", "started_at", "ended_at", "ending", "usage", "output", "conditions", "isolation")
     ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +234,7 @@ class Job(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
     id: str
     owner: str
     state: JobState
@@ -234,7 +248,8 @@ class Job(_message.Message):
     usage: Usage
     output: OutputTotals
     conditions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., owner: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., effective_limits: _Optional[_Iterable[_Union[EffectiveLimit, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., output: _Optional[_Union[OutputTotals, _Mapping]] = ..., conditions: _Optional[_Iterable[str]] = ...) -> None: ...
+    isolation: Isolation
+    def __init__(self, id: _Optional[str] = ..., owner: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., effective_limits: _Optional[_Iterable[_Union[EffectiveLimit, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., output: _Optional[_Union[OutputTotals, _Mapping]] = ..., conditions: _Optional[_Iterable[str]] = ..., isolation: _Optional[_Union[Isolation, str]] = ...) -> None: ...
 
 class JobFilter(_message.Message):
     __slots__ = ("owner", "states", "labels", "id_prefix")

@@ -133,8 +133,9 @@ class JobWorkerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Streams jobs as they change state: first those that match now, then each change.  Ends only
-        with the connection.
+        """Streams jobs as they change state: first those that match and have not ended, then a message
+        without a job, from which on no change is missed, then each change.  Ends only with the
+        connection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
