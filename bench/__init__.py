@@ -1,0 +1,1 @@
+"""Measurements of the whole product, each against something real in the same run."""

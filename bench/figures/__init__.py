@@ -1,0 +1,1 @@
+"""One module for each figure; what they are called is in ``bench.__main__``."""

@@ -1,0 +1,1 @@
+"""Programs that the measurements run as processes of their own."""

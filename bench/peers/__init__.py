@@ -1,0 +1,1 @@
+"""What we are measured against, set up from Debian's packages and taken away again."""
