@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -206,8 +207,13 @@ def _conditions(which: JobFilter) -> tuple[list[str], list[object]]:
     return conditions, values
 
 
+#: A microsecond of the next 30,000 years; more digits might be more than SQLite's integers hold.
+_TIME_DIGITS_MAX: Final = 18
+
+
 def _parse_token(token: str) -> tuple[int, str]:
     created, _, job_id = token.partition(".")
-    if not (created.isascii() and created.isdigit() and job_id):
+    is_time = created.isascii() and created.isdigit() and len(created) <= _TIME_DIGITS_MAX
+    if not (is_time and job_id):
         raise InvalidArgumentError("page_token", token, "it is not from an earlier answer")
     return int(created), job_id
