@@ -20,6 +20,7 @@ from jobworker.cgroup.interface import Hierarchy
 from jobworker.errors import (
     InvalidArgumentError,
     JobWorkerError,
+    PermissionDeniedError,
     RequestReusedError,
     ResourceExhaustedError,
     StartFailedError,
@@ -41,7 +42,7 @@ from jobworker.model.ids import RequestId, UserName, new_job_id
 from jobworker.model.job import Job
 from jobworker.model.limits import IO_RESOURCES, Limits, Resource
 from jobworker.model.policy import JobPolicy
-from jobworker.model.spec import JobSpec
+from jobworker.model.spec import Isolation, JobSpec
 from jobworker.model.state import JobState
 from jobworker.shim import records
 from jobworker.shim.launcher import Launcher
@@ -135,12 +136,14 @@ class Starter:
     ) -> _Plan:
         limits = spec.limits.or_else(policy.limits)
         self._check_enforceable(limits)
+        isolation = _isolation(spec, policy)
         job = Job(
             id=new_job_id(),
             owner=owner,
             state=JobState.STARTING,
             spec=spec,
             limits=limits,
+            isolation=isolation,
             created_at=datetime.datetime.now(datetime.UTC),
         )
         needs_disks = any(limits.get(resource) is not None for resource in IO_RESOURCES)
@@ -187,6 +190,7 @@ class Starter:
             grace_s=self._settings.default_grace_s,
             max_output_bytes=_output_bound(spec, policy),
             on_output_limit=spec.on_output_limit or policy.on_output_limit,
+            isolation=job.isolation,
         )
 
     async def _carry_out(self, live: LiveJob, plan: _Plan) -> None:
@@ -318,6 +322,16 @@ def _output_bound(spec: JobSpec, policy: JobPolicy) -> int | None:
         return most
     if most is not None and wanted > most:
         raise InvalidArgumentError("max_output_bytes", wanted, f"the policy allows {most}")
+    return wanted
+
+
+def _isolation(spec: JobSpec, policy: JobPolicy) -> Isolation:
+    """What the spec asks for, if that is no less than the policy's or it may ask for less."""
+    wanted = spec.isolation or policy.isolation
+    order = tuple(Isolation)
+    if order.index(wanted) < order.index(policy.isolation) and not policy.may_loosen_isolation:
+        why = f"the policy asks for {policy.isolation.value.lower()}"
+        raise PermissionDeniedError("start a job with less isolation", why)
     return wanted
 
 

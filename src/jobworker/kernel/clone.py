@@ -27,16 +27,17 @@ _CLONE_ARGS: Final = struct.Struct("=11Q")
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
-def fork_sibling(cgroup_fd: int | None) -> int:
+def fork_sibling(cgroup_fd: int | None, namespaces: int = 0) -> int:
     """Fork a child of one's own parent, into the v2 cgroup of an open directory.
 
     0 in the child, its pid in the caller; the parent is told of its end by SIGCHLD and waits for
     it.
 
-    cgroup_fd: borrowed; None leaves it where the caller is.  Raises OSError: ENOSYS before Linux
-    5.7, EBUSY for an inner node, EAGAIN at a task limit.
+    cgroup_fd: borrowed; None leaves it where the caller is.  namespaces: CLONE_NEW… flags of those
+    that it gets anew.  Raises OSError: ENOSYS before Linux 5.7, EBUSY for an inner node, EAGAIN at
+    a task limit, EPERM without CAP_SYS_ADMIN for a namespace.
     """
-    flags = _CLONE_PARENT | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
+    flags = _CLONE_PARENT | namespaces | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
     # No exit signal here: with CLONE_PARENT the child has that of the caller.
     arguments = _CLONE_ARGS.pack(flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup_fd or 0)
     buffer = ctypes.create_string_buffer(arguments, len(arguments))

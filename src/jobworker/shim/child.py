@@ -21,6 +21,8 @@ from typing import Final, NoReturn
 
 from jobworker.kernel import privileges
 from jobworker.kernel.process import set_oom_score
+from jobworker.model.spec import Isolation
+from jobworker.shim.init import arrange_namespaces, be_init
 from jobworker.shim.order import Account, Order
 
 #: The usual soft bound; programs that use select(2) count on it.  The hard one stays the host's.
@@ -44,6 +46,8 @@ class Ends:
     """Write end of the pipe that tells a failed step."""
     joins: Sequence[int]
     """Where ``0`` is written to join cgroups."""
+    status: int
+    """Where an init tells how the command ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,9 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
         os.setsid()
         for join in ends.joins:
             os.write(join, b"0")
+        if order.isolation is not Isolation.NONE:
+            step, path = "isolate it", ""
+            parent_pid = _enter_namespaces(order, ends)
         step = "set up descriptors"
         _arrange_descriptors(ends)
         error_fd = _ERROR_FD
@@ -88,6 +95,18 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - whatever it is, this process ends here
         _tell(error_fd, Failure(step=f"{step}: {error!r}", errno=0, path=path))
     os._exit(127)
+
+
+def _enter_namespaces(order: Order, ends: Ends) -> int:
+    """In the init: fork the command, and stay.  Returns in the command: the init's pid."""
+    privileges.die_with_parent()
+    os.umask(_UMASK)
+    arrange_namespaces(order)
+    command_pid = os.fork()
+    if command_pid:
+        be_init(command_pid, ends.status)
+    os.setsid()
+    return os.getppid()
 
 
 def _arrange_descriptors(ends: Ends) -> None:

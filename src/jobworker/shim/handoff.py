@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from jobworker.cgroup.interface import CgroupPlan, Mode
+from jobworker.cgroup.interface import CgroupPlan
 from jobworker.model.spec import OnOutputLimit
 
 #: Paths of a few cgroups.
 _MESSAGE_BYTES: Final = 64 * 1024
-_FDS: Final = 5
+_FDS_MAX: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +31,23 @@ class Handoff:
     grace_s: float
     max_output_bytes: int | None
     on_output_limit: OnOutputLimit
+    has_init: bool
+    """``pid`` is an init that tells how the command ended through a pipe."""
 
 
 def send_handoff(to_shim: socket.socket, handoff: Handoff, fds: Sequence[int]) -> None:
-    """fds: board, output, index, and the read ends of stdout and stderr; borrowed."""
-    plan = handoff.cgroup
+    """fds: board, output, index, the read ends of stdout and stderr, and with an init that of the
+    command's status; borrowed.
+    """
     message = marshal.dumps(
         (
             handoff.pid,
-            (plan.mode.value, plan.job, plan.members, plan.shim, dict(plan.controllers)),
+            handoff.cgroup.to_json(),
             handoff.timeout_s,
             handoff.grace_s,
             handoff.max_output_bytes,
             handoff.on_output_limit.value,
+            handoff.has_init,
         )
     )
     socket.send_fds(to_shim, [message], fds)
@@ -51,21 +55,18 @@ def send_handoff(to_shim: socket.socket, handoff: Handoff, fds: Sequence[int]) -
 
 def receive_handoff(from_start: socket.socket) -> tuple[Handoff, list[int]] | None:
     """None if the other end is closed without one.  The caller owns the descriptors."""
-    message, fds, _, _ = socket.recv_fds(from_start, _MESSAGE_BYTES, _FDS)
+    message, fds, _, _ = socket.recv_fds(from_start, _MESSAGE_BYTES, _FDS_MAX)
     if not message:
         return None
     # From our own child, over a socket that nobody else has.
-    pid, plan, timeout_s, grace_s, most, on_limit = marshal.loads(message)  # noqa: S302
-    mode, job, members, shim, controllers = plan
-    cgroup = CgroupPlan(
-        mode=Mode(mode), job=job, members=members, shim=shim, controllers=controllers
-    )
+    pid, plan, timeout_s, grace_s, most, on_limit, has_init = marshal.loads(message)  # noqa: S302
     handoff = Handoff(
         pid=pid,
-        cgroup=cgroup,
+        cgroup=CgroupPlan.from_json(plan),
         timeout_s=timeout_s,
         grace_s=grace_s,
         max_output_bytes=most,
         on_output_limit=OnOutputLimit(on_limit),
+        has_init=has_init,
     )
     return handoff, fds

@@ -13,7 +13,7 @@ from typing import Any
 from jobworker.cgroup.interface import CgroupPlan
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import Limits
-from jobworker.model.spec import OnOutputLimit
+from jobworker.model.spec import Isolation, OnOutputLimit
 from jobworker.shim import records
 
 
@@ -57,12 +57,14 @@ class Order:
     """Between SIGTERM and SIGKILL where a stop does not say; also after the time limit."""
     max_output_bytes: int | None
     on_output_limit: OnOutputLimit
+    isolation: Isolation
 
     def to_json(self) -> dict[str, object]:
         return {
             **dataclasses.asdict(self),
             "cgroup": self.cgroup.to_json(),
             "on_output_limit": self.on_output_limit.value,
+            "isolation": self.isolation.value,
         }
 
     @classmethod
@@ -78,5 +80,6 @@ class Order:
                 "limits": Limits(**data["limits"]),
                 "devices": tuple(BlockDevice(**device) for device in data["devices"]),
                 "on_output_limit": OnOutputLimit(data["on_output_limit"]),
+                "isolation": Isolation(data["isolation"]),
             }
         )

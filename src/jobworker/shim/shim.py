@@ -67,7 +67,8 @@ def _start_in_child(directory: int, line: Line) -> tuple[Handoff, list[int]] | N
 
 
 def _supervise(directory: int, handoff: Handoff, fds: list[int], wakeup: Wakeup) -> None:
-    board, output, index, stdout, stderr = fds
+    board, output, index, stdout, stderr = fds[:5]
+    status = fds[5] if handoff.has_init else None
     pump = Pump(
         LogWriter(output, index),
         Board(board),
@@ -78,7 +79,7 @@ def _supervise(directory: int, handoff: Handoff, fds: list[int], wakeup: Wakeup)
     )
     plan = handoff.cgroup
     cgroup = open_job_without_cgroup(plan) if plan.mode is Mode.NONE else open_job(plan)
-    supervisor = Supervisor(directory, handoff, cgroup, pump, wakeup)
+    supervisor = Supervisor(directory, handoff, cgroup, pump, wakeup, init_status=status)
     # Not before the command runs: on v2 this waits for a grace period of the kernel.
     cgroup.join_shim()
     outcome = supervisor.watch_until_empty()

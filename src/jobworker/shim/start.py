@@ -25,10 +25,12 @@ from jobworker.kernel import clone, pipes, privileges
 from jobworker.kernel.process import name_process
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.limits import EffectiveLimit
+from jobworker.model.spec import Isolation
 from jobworker.output.log import make_board, make_log
 from jobworker.shim import records
 from jobworker.shim.child import Ends, Failure, execute, read_failure
 from jobworker.shim.handoff import Handoff, send_handoff
+from jobworker.shim.init import clone_flags
 from jobworker.shim.order import Order, read_order
 
 
@@ -110,7 +112,7 @@ def _start(
     except OSError as error:
         raise _refused("make its cgroup", error) from error
     _require(order, effective)
-    pid, stdout, stderr = _execute(order, cgroup, shim_pid)
+    pid, pipe_fds = _execute(order, cgroup, shim_pid)
     started = {
         "pid": pid,
         "started_at_us": time.time_ns() // 1000,
@@ -124,8 +126,9 @@ def _start(
         grace_s=order.grace_s,
         max_output_bytes=order.max_output_bytes,
         on_output_limit=order.on_output_limit,
+        has_init=order.isolation is not Isolation.NONE,
     )
-    return handoff, (*log_fds, stdout, stderr), started
+    return handoff, (*log_fds, *pipe_fds), started
 
 
 def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:
@@ -139,34 +142,36 @@ def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:
             )
 
 
-def _execute(order: Order, cgroup: JobCgroup, shim_pid: int) -> tuple[int, int, int]:
-    """Fork and execute: the pid, and stdout and stderr to read."""
+def _execute(order: Order, cgroup: JobCgroup, shim_pid: int) -> tuple[int, tuple[int, ...]]:
+    """Fork and execute: the pid, and where to read stdout, stderr and, of an init, the status."""
     uid, gid = (-1, -1) if order.account is None else (order.account.uid, order.account.gid)
     stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     stdout_read, stdout = pipes.open_output_pipe(uid, gid)
     stderr_read, stderr = pipes.open_output_pipe(uid, gid)
     error_read, error = os.pipe2(os.O_CLOEXEC)
+    status_read, status = os.pipe2(os.O_CLOEXEC)
     joins = cgroup.open_joins()
-    ends = Ends(stdin=stdin, stdout=stdout, stderr=stderr, error=error, joins=joins)
+    ends = Ends(stdin=stdin, stdout=stdout, stderr=stderr, error=error, joins=joins, status=status)
     try:
-        pid = _fork_sibling(cgroup)
+        pid = _fork_sibling(cgroup, clone_flags(order.isolation))
     except OSError as error_:
-        raise _refused("fork", error_) from error_
+        what = "fork" if order.isolation is Isolation.NONE else "isolate it"
+        raise _refused(what, error_) from error_
     if pid == 0:
         execute(order, ends, shim_pid)
-    for fd in (stdin, stdout, stderr, error, *joins):
+    for fd in (stdin, stdout, stderr, error, status, *joins):
         os.close(fd)
     failure = read_failure(error_read)
     os.close(error_read)
     if failure is not None:
         raise _failed_child(order, failure)
-    return pid, stdout_read, stderr_read
+    return pid, (stdout_read, stderr_read, status_read)
 
 
-def _fork_sibling(cgroup: JobCgroup) -> int:
+def _fork_sibling(cgroup: JobCgroup, namespaces: int) -> int:
     directory = cgroup.clone_fd()
     try:
-        return clone.fork_sibling(directory)
+        return clone.fork_sibling(directory, namespaces)
     finally:
         if directory is not None:
             os.close(directory)

@@ -24,6 +24,7 @@ from jobworker.kernel import kernfs
 from jobworker.output.pump import Pump
 from jobworker.shim import records
 from jobworker.shim.handoff import Handoff
+from jobworker.shim.init import read_status
 
 #: The worker's "look at stop.json".  Its default action would kill a process that does not handle
 #: it.
@@ -85,9 +86,20 @@ class Supervisor:
     """Watches one command from the moment it runs."""
 
     def __init__(
-        self, directory: int, handoff: Handoff, cgroup: JobCgroup, pump: Pump, wakeup: Wakeup
+        self,
+        directory: int,
+        handoff: Handoff,
+        cgroup: JobCgroup,
+        pump: Pump,
+        wakeup: Wakeup,
+        *,
+        init_status: int | None = None,
     ) -> None:
-        """directory: of the job; borrowed, as are the rest."""
+        """directory: of the job; borrowed, as are the rest.
+
+        init_status: where an init tells how the command ended.
+        """
+        self._init_status = init_status
         self._directory = directory
         self._pid = handoff.pid
         self._grace_s = handoff.grace_s
@@ -186,8 +198,13 @@ class Supervisor:
                 return
             self.outcome.cpu_s += used.ru_utime + used.ru_stime
             if pid == self._pid:
-                self.outcome.wait_status = status
+                self.outcome.wait_status = self._status_of_command(status)
                 self._kill_what_is_left()
+
+    def _status_of_command(self, status: int) -> int:
+        """The main process is the command, or an init that was told how the command ended."""
+        told = None if self._init_status is None else read_status(self._init_status)
+        return status if told is None else told
 
     def _kill_what_is_left(self) -> None:
         """A job ends with its main process."""
