@@ -49,6 +49,9 @@ _SUBCOMMANDS: Final = {
         module="jobworker.host.serve", help="run the service in the foreground", uses_grpc=True
     ),
     "cert": _Entry(module="jobworker.host.cert", help="issue, revoke and list certificates"),
+    "doctor": _Entry(
+        module="jobworker.host.doctor", help="try what this host can hold jobs to, and tell"
+    ),
 }
 
 
