@@ -36,10 +36,7 @@ _FILES: Final[Mapping[Resource, tuple[str, str]]] = {
 BUFFERED: Final = (
     "cgroup v1 throttles direct and synchronous writes only: buffered writes pass by this limit"
 )
-_HOLES: Final[Mapping[Resource, str]] = {
-    Resource.IO_WRITE_BYTES: BUFFERED,
-    Resource.IO_WRITE_OPS: BUFFERED,
-}
+_BUFFERED_RESOURCES: Final = frozenset({Resource.IO_WRITE_BYTES, Resource.IO_WRITE_OPS})
 
 
 def verdicts(
@@ -54,8 +51,16 @@ def verdicts(
             note = f"this kernel has no {name} in {directories[controller]}"
             found[resource] = Verdict(is_enforced=False, note=note)
         else:
-            found[resource] = Verdict(is_enforced=True, note=_HOLES.get(resource, ""))
+            note = _hole(directories[controller], resource)
+            found[resource] = Verdict(is_enforced=True, note=note)
     return found
+
+
+def _hole(cgroup: str, resource: Resource) -> str:
+    """What passes by a limit that the kernel keeps."""
+    if resource is Resource.MEMORY and not kernfs.has(cgroup, _MEMORY_AND_SWAP):
+        return NO_SWAP_LIMIT
+    return BUFFERED if resource in _BUFFERED_RESOURCES else ""
 
 
 def parse_device_lines(text: str) -> dict[str, int]:
@@ -175,7 +180,7 @@ def _set_memory(memory: str, requested: int) -> EffectiveLimit:
         held = int(kernfs.read(memory, _MEMORY))
         return held if held < _UNLIMITED_BYTES else None
 
-    note = "" if has_swap_limit else NO_SWAP_LIMIT
+    note = _hole(memory, Resource.MEMORY)
     return prove(Resource.MEMORY, requested, write=write, read=read, note=note)
 
 
@@ -201,7 +206,7 @@ def _set_io(blkio: str, resource: Resource, requested: int, device: BlockDevice)
         write=lambda: kernfs.write(blkio, name, f"{device.number} {requested}"),
         read=lambda: parse_device_lines(kernfs.read(blkio, name)).get(device.number),
         device=device,
-        note=_HOLES.get(resource, ""),
+        note=_hole(blkio, resource),
     )
 
 

@@ -22,6 +22,7 @@ _FILES: Final[Mapping[Resource, tuple[str, str]]] = {
     Resource.TASKS: ("pids", "pids.max"),
     **dict.fromkeys(IO_RESOURCES, ("io", "io.max")),
 }
+_SWAP: Final = "memory.swap.max"
 _IO_KEYS: Final[Mapping[Resource, str]] = {
     Resource.IO_READ_BYTES: "rbps",
     Resource.IO_WRITE_BYTES: "wbps",
@@ -41,8 +42,15 @@ def verdicts(directory: str, problems: Mapping[str, str]) -> dict[Resource, Verd
             note = f"this kernel has no {name} in {directory}"
             found[resource] = Verdict(is_enforced=False, note=note)
         else:
-            found[resource] = Verdict(is_enforced=True)
+            found[resource] = Verdict(is_enforced=True, note=_hole(directory, resource))
     return found
+
+
+def _hole(cgroup: str, resource: Resource) -> str:
+    """What passes by a limit that the kernel keeps."""
+    if resource is Resource.MEMORY and not kernfs.has(cgroup, _SWAP):
+        return NO_SWAP_LIMIT
+    return ""
 
 
 def cpu_max(cpu_millis: int) -> str:
@@ -94,19 +102,18 @@ class JobLimits:
     def _set_memory(self, requested: int) -> EffectiveLimit:
         def write() -> None:
             kernfs.write(self._leaf, "memory.max", str(requested))
-            if has_swap_limit:
-                kernfs.write(self._leaf, "memory.swap.max", "0")
+            if kernfs.has(self._leaf, _SWAP):
+                kernfs.write(self._leaf, _SWAP, "0")
             if kernfs.has(self._leaf, "memory.oom.group"):  # since Linux 4.19
                 # A job is one thing: half of its processes gone is not a job that goes on.
                 kernfs.write(self._leaf, "memory.oom.group", "1")
 
-        has_swap_limit = kernfs.has(self._leaf, "memory.swap.max")
         return prove(
             Resource.MEMORY,
             requested,
             write=write,
             read=lambda: kernfs.parse_amount(kernfs.read(self._leaf, "memory.max")),
-            note="" if has_swap_limit else NO_SWAP_LIMIT,
+            note=_hole(self._leaf, Resource.MEMORY),
         )
 
     def _set_tasks(self, requested: int) -> EffectiveLimit:
