@@ -1,0 +1,183 @@
+"""SIGKILL for the launcher, the shim or the starting process at each step of a job's life."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from jobworker.errors import JobWorkerError, StartFailedError, UnavailableError
+from jobworker.model import EndReason, Ending, JobState, RequestId
+from jobworker.shim import records
+from jobworker.shim.launcher import Launcher
+from support.faults import (
+    CrashPoint,
+    Writing,
+    is_alive,
+    job_cgroups,
+    shims_of,
+    wait_dead,
+    witness_directory,
+    witnessed,
+)
+from support.worker import ALICE, WorkerPlace, collect
+
+pytestmark = pytest.mark.anyio
+
+_JOB: Final = "jobworker.cgroup.job:ComposedJob"
+_RECORDS: Final = "jobworker.shim.records"
+_START: Final = "jobworker.shim.start"
+_REQUEST: Final = RequestId("once")
+
+
+def both(owner: str, name: str, when: str, argument: str | None = None) -> Sequence[CrashPoint]:
+    """The same point in the starting process, for itself and for its shim."""
+    return [
+        CrashPoint(owner=owner, name=name, when=when, argument=argument, victim=victim)
+        for victim in ("self", "parent")
+    ]
+
+
+def in_shim(owner: str, name: str, when: str, argument: str | None = None) -> CrashPoint:
+    return CrashPoint(owner=owner, name=name, when=when, argument=argument)
+
+
+#: Until the answer is on its way the worker knows nothing, and says that the start failed.
+UNANSWERED: Final = [
+    CrashPoint(owner="os", name="fork", when="before"),
+    *both(_RECORDS, "write", "before", records.SHIM),
+    *both(_RECORDS, "write", "after", records.SHIM),
+    *both("os", "rename", "before", f"{records.SHIM}.new"),
+    *both(_JOB, "create", "before"),
+    *both(_JOB, "create", "after"),
+    *both(_JOB, "set_limits", "after"),
+    *both(_START, "_fork_sibling", "before"),
+    *both(_START, "read_failure", "after"),
+    *both(_RECORDS, "write", "before", records.STARTED),
+    *both(_RECORDS, "write", "after", records.STARTED),
+]
+#: The job runs by the worker's word, and is lost with its shim.
+ANSWERED: Final = [
+    *both(f"{_START}:Line", "answer", "after"),
+    CrashPoint(owner=_START, name="send_handoff", when="after", victim="parent"),
+    in_shim("jobworker.shim.shim", "receive_handoff", "after"),
+    in_shim("jobworker.shim.supervise:Supervisor", "watch_until_empty", "before"),
+    in_shim("jobworker.shim.supervise:Supervisor", "watch_until_empty", "after"),
+    in_shim("jobworker.output.pump:Pump", "flush", "after"),
+    in_shim(_RECORDS, "write", "before", records.EXIT),
+    in_shim("os", "rename", "before", f"{records.EXIT}.new"),
+]
+#: The ending is on the disk, or the process that dies has nothing left to do.
+RECORDED: Final = [
+    in_shim(_RECORDS, "write", "after", records.EXIT),
+    in_shim("jobworker.shim.shim:records", "forget_reserved", "before"),
+    in_shim(_JOB, "remove", "before"),
+    in_shim(_JOB, "remove", "after"),
+    CrashPoint(owner=_START, name="send_handoff", when="after"),
+]
+
+
+async def run_with(
+    place: WorkerPlace, point: CrashPoint, writing: Writing, witnesses: Path
+) -> JobWorkerError | None:
+    """Start a job under a launcher that has the crash point in it; why that failed."""
+    with pytest.MonkeyPatch.context() as patch:
+        launcher = functools.partial(Launcher, program=point.launcher_program)
+        patch.setattr("jobworker.worker.Launcher", launcher)
+        async with place.open(stop_jobs=False) as worker:
+            try:
+                job = await worker.start(
+                    writing.spec(witnesses), owner=ALICE, request_id=_REQUEST
+                )
+            except JobWorkerError as error:
+                return error
+            await worker.wait(job.id)
+    return None
+
+
+async def look_back(
+    place: WorkerPlace, writing: Writing, witnesses: Path, cgroup_name: str
+) -> Ending:
+    """What a next worker finds: one job that is over, its output, and nothing else."""
+    async with place.open() as worker:
+        (job,) = (await worker.list()).jobs
+        assert job.state is JobState.ENDED
+        assert job.ending is not None
+        output = await collect(worker, job.id)
+        for got, expected in zip(
+            (output.stdout, output.stderr), writing.expected(), strict=True
+        ):
+            assert expected.startswith(got)
+        if job.ending.reason is EndReason.EXITED:
+            assert (output.stdout, output.stderr) == writing.expected()
+        try:
+            repeated = await worker.start(
+                writing.spec(witnesses), owner=ALICE, request_id=_REQUEST
+            )
+            assert repeated.id == job.id
+        except StartFailedError:
+            assert job.ending.reason is EndReason.START_FAILED
+        assert len((await worker.list()).jobs) == 1
+    for pid in shims_of(place.state_dir):
+        await wait_dead(pid)
+    runs = witnessed(witnesses).get(writing.name, [])
+    assert len(runs) <= 1
+    assert not any(map(is_alive, runs))
+    if job.ending.reason is EndReason.START_FAILED:
+        assert not runs
+    assert not job_cgroups(cgroup_name)
+    return job.ending
+
+
+@pytest.mark.parametrize("point", UNANSWERED, ids=str)
+async def test_a_start_without_an_answer_is_a_clean_failure(
+    place: WorkerPlace, cgroup_name: str, point: CrashPoint
+) -> None:
+    writing = Writing(name="unanswered", lines=100, period_s=0.1)
+    with witness_directory(place.state_dir) as witnesses:
+        error = await run_with(place, point, writing, witnesses)
+        assert isinstance(error, StartFailedError | UnavailableError)
+        ending = await look_back(place, writing, witnesses, cgroup_name)
+    assert ending.reason in {EndReason.START_FAILED, EndReason.LOST}
+    assert (ending.exit_code, ending.signal) == (None, None)
+    assert ending.message
+
+
+@pytest.mark.parametrize("point", ANSWERED, ids=str)
+async def test_a_job_whose_shim_dies_is_lost_and_never_given_an_exit_code(
+    place: WorkerPlace, cgroup_name: str, point: CrashPoint
+) -> None:
+    writing = Writing(name="answered", lines=6, period_s=0.01, end=7)
+    with witness_directory(place.state_dir) as witnesses:
+        assert await run_with(place, point, writing, witnesses) is None
+        ending = await look_back(place, writing, witnesses, cgroup_name)
+    assert (ending.reason, ending.exit_code, ending.signal) == (EndReason.LOST, None, None)
+    assert ending.message
+
+
+@pytest.mark.parametrize("point", RECORDED, ids=str)
+async def test_a_recorded_ending_is_the_true_one(
+    place: WorkerPlace, cgroup_name: str, point: CrashPoint
+) -> None:
+    writing = Writing(name="recorded", lines=6, end=7)
+    with witness_directory(place.state_dir) as witnesses:
+        assert await run_with(place, point, writing, witnesses) is None
+        ending = await look_back(place, writing, witnesses, cgroup_name)
+    assert (ending.reason, ending.exit_code) == (EndReason.EXITED, 7)
+
+
+async def test_a_launcher_that_dies_after_a_fork_costs_nothing(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    # Its shim has all that it needs; the next start gets a new launcher.
+    writing = Writing(name="forked", lines=6, end=7)
+    point = CrashPoint(owner="jobworker.shim.server:os", name="fork", when="after")
+    with witness_directory(place.state_dir) as witnesses:
+        error = await run_with(place, point, writing, witnesses)
+        ending = await look_back(place, writing, witnesses, cgroup_name)
+    # The shim forks too, and dies by the same point.
+    assert isinstance(error, StartFailedError)
+    assert ending.reason in {EndReason.START_FAILED, EndReason.LOST}
