@@ -85,7 +85,8 @@ class _Foreground:
     def __init__(self, client: Client, interrupts: _Interrupts) -> None:
         self._client = client
         self._interrupts = interrupts
-        self._started: asyncio.Future[JobId] = asyncio.get_running_loop().create_future()
+        self._started = asyncio.Event()
+        self._job_id: JobId | None = None
 
     async def run(self, spec: JobSpec, request_id: RequestId | None) -> int:
         """The exit code, once the job has ended or was left."""
@@ -109,7 +110,8 @@ class _Foreground:
         """Start and follow.  Failures are results: raised here, the group would wrap them up."""
         try:
             job = await self._client.start(spec, request_id=request_id)
-            self._started.set_result(job.id)
+            self._job_id = job.id
+            self._started.set()
             return await self._follow(job.id)
         except (JobWorkerError, OutputError) as error:
             return error
@@ -119,7 +121,7 @@ class _Foreground:
             end = await copy_output(self._client.follow(job_id))
         except OutputError:
             # A local command would get SIGPIPE, or find the disk full as we did.
-            await self._stop(job_id)
+            await self._stop()
             raise
         if end.ending is None:  # the service ends a followed output only with the job
             return exits.FAILURE
@@ -129,20 +131,22 @@ class _Foreground:
     async def _stop_when_interrupted(self) -> None:
         await self._interrupts.first.wait()
         console.talk("stopping the job; once more leaves it alone")
-        await self._stop(await self._started)
+        await self._started.wait()
+        await self._stop()
 
-    async def _stop(self, job_id: JobId) -> None:
+    async def _stop(self) -> None:
+        if self._job_id is None:
+            return
         try:
-            await self._client.stop(job_id, wait=False)
+            await self._client.stop(self._job_id, wait=False)
         except JobWorkerError as error:
             console.talk(str(error))
 
     def _say_left(self) -> int:
-        if self._started.done():
-            job_id = self._started.result()
-            console.talk(f"left job {job_id} alone; to go on: jobctl logs -f {job_id}")
-        else:
+        if self._job_id is None:
             console.talk("left while the job was being started; to find it: jobctl list")
+        else:
+            console.talk(f"left job {self._job_id} alone; to go on: jobctl logs -f {self._job_id}")
         return self._interrupts.exit_code
 
 

@@ -51,6 +51,7 @@ async def connected(service: ScriptedService, installation: Installation) -> Asy
 
 def job(state: pb.JobState = pb.JOB_STATE_RUNNING, **fields) -> pb.Job:
     made = pb.Job(id=JOB, owner="alice", state=state, spec=pb.JobSpec(argv=["true"]), **fields)
+    made.isolation = pb.ISOLATION_NONE
     made.created_at.GetCurrentTime()
     if state == pb.JOB_STATE_ENDED:
         made.ending.CopyFrom(pb.Ending(reason=pb.END_REASON_EXITED, exit_code=0))

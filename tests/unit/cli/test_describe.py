@@ -1,0 +1,108 @@
+"""A job in words and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from typing import Any
+
+import pytest
+
+from jobworker.cli.describe import ending_cell, job_json, limit_rows, state_cell, status_fields
+from jobworker.cli.render import Cell
+from jobworker.model import (
+    EffectiveLimit,
+    Ending,
+    EndReason,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    Limits,
+    OutputTotals,
+    Resource,
+    Usage,
+    UserName,
+)
+
+NOW = datetime.datetime(2026, 11, 24, 10, 0, tzinfo=datetime.UTC)
+
+
+def job(**fields: Any) -> Job:
+    made = Job(
+        id=JobId("0123456789abcdefghjk"),
+        owner=UserName("alice"),
+        state=JobState.RUNNING,
+        spec=JobSpec(argv=("ls",)),
+        limits=Limits(),
+        created_at=NOW,
+    )
+    return dataclasses.replace(made, **fields)
+
+
+def test_the_json_has_every_key_and_null_for_what_is_unknown() -> None:
+    shown = json.loads(json.dumps(job_json(job())))
+    assert set(shown) >= {
+        "id", "owner", "state", "name", "argv", "env", "cwd", "timeout_s", "labels", "created_at",
+        "started_at", "ended_at", "ending", "limits", "usage", "output", "conditions",
+    }  # fmt: skip
+    assert shown["state"] == "RUNNING"
+    assert shown["created_at"] == "2026-11-24T10:00:00.000000Z"
+    unknown = [shown[key] for key in ("started_at", "ended_at", "ending", "cwd", "timeout_s")]
+    assert unknown == [None] * 5
+    assert set(shown["usage"].values()) == {None}
+    assert set(shown["limits"]["requested"].values()) == {None}
+
+
+def test_an_ended_job_is_told_with_what_its_ending_counted() -> None:
+    ending = Ending(
+        reason=EndReason.EXITED,
+        exit_code=3,
+        usage=Usage(cpu_seconds=1.5),
+        output=OutputTotals(stdout_bytes=2, stderr_bytes=3, dropped_bytes=4),
+    )
+    shown = job_json(job(state=JobState.ENDED, ended_at=NOW, ending=ending))
+    assert shown["usage"]["cpu_seconds"] == 1.5
+    assert shown["output"] == {
+        "bytes": 5, "stdout_bytes": 2, "stderr_bytes": 3, "dropped_bytes": 4,
+    }  # fmt: skip
+    assert (shown["ending"]["reason"], shown["ending"]["stopped_by"]) == ("EXITED", None)
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        (Ending(reason=EndReason.EXITED, exit_code=3), "EXITED 3"),
+        (Ending(reason=EndReason.SIGNALED, signal=11), "SIGNALED SIGSEGV"),
+        (Ending(reason=EndReason.SIGNALED, signal=40), "SIGNALED 40"),
+        (Ending(reason=EndReason.STOPPED, signal=15), "STOPPED"),
+        (Ending(reason=EndReason.OOM_KILLED, signal=9), "OOM_KILLED"),
+        (Ending(reason=EndReason.LOST), "LOST"),
+    ],
+)
+def test_an_ending_in_a_word_or_two(ending: Ending, words: str) -> None:
+    assert ending_cell(ending) == words
+    assert state_cell(job(state=JobState.ENDED, ending=ending)) == words
+
+
+def test_nothing_of_a_job_reaches_the_terminal_raw() -> None:
+    evil = "\x1b[2J\n"
+    spec = JobSpec(argv=("ls", evil), env={"A": evil}, labels={"k": "v"}, cwd="/a" + evil)
+    ending = Ending(reason=EndReason.LOST, message=evil)
+    shown = job(spec=spec, state=JobState.ENDED, ending=ending, conditions=(evil,))
+    assert all(text.isprintable() for _, text in status_fields(shown, now=NOW))
+
+
+def test_limits_that_are_not_kept_are_told_in_red_with_the_reason() -> None:
+    limits = Limits(cpu_millis=500, memory_bytes=1 << 30, tasks=9)
+    effective = (
+        EffectiveLimit(resource=Resource.CPU, requested=500, effective=490),
+        EffectiveLimit(resource=Resource.MEMORY, requested=1 << 30, note="no memory controller"),
+    )
+    cpu, memory, tasks = limit_rows(job(limits=limits, effective=effective))
+    assert cpu == ("CPU", "0.5", "0.49", "-", "")
+    assert memory == ("memory", "1G", "not enforced", "-", "no memory controller")
+    assert isinstance(memory[2], Cell)
+    assert memory[2].colour == "red"
+    assert tasks == ("processes", "9", "-", "-", "")
