@@ -21,10 +21,10 @@ from jobworker.output.log import (
     INDEX_FILE,
     OUTPUT_FILE,
     RECORD_BYTES,
-    LogReader,
     LogWriter,
     make_log,
 )
+from jobworker.output.reader import LogReader
 
 #: (stream, bytes, microseconds since the write before): as often within one record's millisecond as
 #: beyond it.

@@ -102,7 +102,9 @@ async def test_a_watcher_sees_what_is_there_and_each_change(place: WorkerPlace) 
     async with place.open() as worker:
         there = await worker.start(sh("exec sleep 60"), owner=ALICE)
         seen: list[tuple[str, JobState]] = []
-        async with contextlib.aclosing(worker.watch(JobFilter(owner=ALICE))) as changes:
+        async with contextlib.aclosing(
+            worker.watch(JobFilter(owner=ALICE), heartbeat_s=60)
+        ) as changes:
             seen.append(_told(await anext(changes)))
             assert await anext(changes) is None  # from here on no change is missed
             await worker.start(sh("true"), owner=BOB)
@@ -148,13 +150,16 @@ async def test_a_running_job_is_not_deleted_and_an_ended_one_is_once(place: Work
         assert not place.job_directory(job.id).exists()
 
 
-async def _kept(worker: Worker, count: int) -> set[JobId]:
-    """The ended jobs, once no more than so many are left."""
-    async with asyncio.timeout(10):
+async def _kept(place: WorkerPlace, worker: Worker, count: int) -> set[str]:
+    """The ended jobs, once no more than so many are left, directories and account included."""
+    async with asyncio.timeout(20):
         while True:
             jobs = (await worker.list(JobFilter(states=frozenset({JobState.ENDED})))).jobs
-            if len(jobs) <= count:
-                return {job.id for job in jobs}
+            there = {path.name for path in (place.state_dir / "jobs").iterdir()}
+            total = sum(job.output.kept_bytes for job in jobs)
+            is_removed = there == {job.id for job in jobs}
+            if len(jobs) <= count and is_removed and worker._registry.kept_bytes[ALICE] == total:
+                return there
             await asyncio.sleep(0.01)  # noqa: TID251 - a removal is announced to nobody
 
 
@@ -164,25 +169,19 @@ async def test_only_so_many_ended_jobs_are_kept(place: WorkerPlace) -> None:
         ended = [(await run(worker, sh("true")))[0].id for _ in range(6)]
         await worker.stop(runs.id, stopped_by=ALICE)
     async with place.open(retention=Retention(max_jobs=3)) as worker:
-        assert await _kept(worker, 3) == {*ended[-2:], runs.id}
+        assert await _kept(place, worker, 3) == {*ended[-2:], runs.id}
         job, _ = await run(worker, sh("true"))
-        assert await _kept(worker, 3) == {ended[-1], runs.id, job.id}
-        assert {path.name for path in (place.state_dir / "jobs").iterdir()} == {
-            ended[-1],
-            runs.id,
-            job.id,
-        }
+        assert await _kept(place, worker, 3) == {ended[-1], runs.id, job.id}
 
 
 async def test_ended_jobs_are_kept_for_so_long_and_so_many_bytes(place: WorkerPlace) -> None:
     async with place.open(retention=Retention(max_bytes=25)) as worker:
         jobs = [(await run(worker, sh("printf 1234567890")))[0].id for _ in range(4)]
-        assert await _kept(worker, 2) == set(jobs[-2:])
-        assert worker._registry.kept_bytes == {ALICE: 20}
+        assert await _kept(place, worker, 2) == set(jobs[-2:])
     async with place.open(retention=Retention(max_age_s=0.05)) as worker:
-        assert await _kept(worker, 0) == set()
+        assert await _kept(place, worker, 0) == set()
         await run(worker, sh("true"))
-        assert await _kept(worker, 0) == set()
+        assert await _kept(place, worker, 0) == set()
 
 
 async def test_jobs_go_on_without_a_worker_and_are_found_again(place: WorkerPlace) -> None:
