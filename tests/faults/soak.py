@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import random
 import signal
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from jobworker.client import Client, Patience, connect
-from jobworker.errors import JobWorkerError, StartFailedError
+from jobworker.errors import StartFailedError, UnavailableError
 from jobworker.model import (
     Chunk,
     EndReason,
@@ -50,9 +50,9 @@ from support.faults import (
 USER: Final = "admin"
 #: Jobs that live at the same time: enough that each kill hits some in every phase of their life.
 _AT_ONCE: Final = 24
-_PATIENCE: Final = Patience(connect_s=60.0, call_s=300.0, resume_s=600.0)
+_PATIENCE: Final = Patience(connect_s=60.0, call_s=60.0, resume_s=600.0)
 #: From READY to the kill, and from the daemon's first instruction to it; drawn evenly below these.
-_AFTER_READY_S: Final = 0.6
+_AFTER_READY_S: Final = 0.8
 _AFTER_SPAWN_S: Final = 0.9
 
 
@@ -102,13 +102,20 @@ class _Part:
     grace_s: float
 
 
-async def run_soak(folder: Path, *, kills: int, seed: int, cgroup_name: str) -> Tally:
+async def run_soak(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    cgroup_name: str,
+    progress: Callable[[Tally], None] = lambda _: None,
+) -> Tally:
     """folder: one that every user can pass through; is left with what the run wrote."""
     installation = make_installation(folder / "pki")
     with witness_directory(folder) as witnesses:
         async with open_daemon(folder, installation, cgroup_name) as daemon:
             async with connect(daemon.target(installation, USER), patience=_PATIENCE) as client:
-                soak = _Soak(daemon, client, witnesses, Tally(seed=seed))
+                soak = _Soak(daemon, client, witnesses, Tally(seed=seed), progress)
                 await soak.play(kills)
                 await soak.count_jobs()
             await soak.count_leftovers(folder / "state", cgroup_name)
@@ -116,16 +123,24 @@ async def run_soak(folder: Path, *, kills: int, seed: int, cgroup_name: str) -> 
 
 
 class _Soak:
-    def __init__(self, daemon: Daemon, client: Client, witnesses: Path, tally: Tally) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        client: Client,
+        witnesses: Path,
+        tally: Tally,
+        progress: Callable[[Tally], None],
+    ) -> None:
         self._daemon = daemon
         self._client = client
         self._witnesses = witnesses
         self.tally = tally
+        self._progress = progress
         self._random = random.Random(tally.seed)
-        self._is_over = False
         self._parts: dict[str, _Part] = {}
         self._failed: set[str] = set()
-        self._settled = asyncio.Event()
+        self._spawned_at: float | None = None
+        """When the daemon was started that was not ready yet."""
 
     async def play(self, kills: int) -> None:
         """All kills, beside a flow of jobs; returns when every job has ended."""
@@ -148,14 +163,15 @@ class _Soak:
                 # While it starts: it recovers the jobs, or has not come as far.
                 await self._pause(_AFTER_SPAWN_S)
             else:
-                began = time.monotonic()
                 assert await self._daemon.wait_ready(), "the daemon ended by itself"
-                self.tally.ready_s.append(time.monotonic() - began)
+                if self._spawned_at is not None:
+                    self.tally.ready_s.append(time.monotonic() - self._spawned_at)
+                    self._spawned_at = None
                 await self._pause(_AFTER_READY_S)
             await self._strike(victim)
             self.tally.kills[victim] += 1
-        with contextlib.suppress(AssertionError):
-            await self._daemon.wait_ready()
+            self._progress(self.tally)
+        assert await self._daemon.wait_ready(), "the daemon ended by itself"
 
     async def _strike(self, victim: str) -> None:
         launcher = launcher_of(self._daemon.pid)
@@ -164,6 +180,7 @@ class _Soak:
         if victim != "launcher":
             await self._daemon.kill()
             await self._daemon.spawn()
+            self._spawned_at = time.monotonic()
 
     async def _pause(self, most_s: float) -> None:
         await asyncio.sleep(self._random.uniform(0, most_s))  # noqa: TID251 - a moment is drawn
@@ -191,11 +208,8 @@ class _Soak:
     async def _live(self, part: _Part) -> None:
         """One job from its start to the end of its output, as one client sees it."""
         writing = part.writing
-        try:
-            job = await self._client.start(
-                writing.spec(self._witnesses), request_id=RequestId(writing.name)
-            )
-        except StartFailedError:
+        job = await self._start(writing)
+        if job is None:
             self._failed.add(writing.name)
             self.tally.refused += 1
             return
@@ -208,6 +222,17 @@ class _Soak:
         self.tally.followed += 1
         ended = await self._client.wait(job.id)
         self._check(part, ended, streams, "live")
+
+    async def _start(self, writing: Writing) -> Job | None:
+        """The same request until there is an answer; None if that is a failure."""
+        while True:
+            with contextlib.suppress(UnavailableError):
+                try:
+                    return await self._client.start(
+                        writing.spec(self._witnesses), request_id=RequestId(writing.name)
+                    )
+                except StartFailedError:
+                    return None
 
     async def _stop_later(self, part: _Part, job_id: JobId) -> None:
         assert part.stop_after_s is not None
@@ -287,7 +312,7 @@ class _Soak:
             self.tally.unknown += 1
             self.tally.faults.append(f"{name}: ran, and its start was said to have failed")
 
-    async def _all_jobs(self):
+    async def _all_jobs(self) -> AsyncIterator[Job]:
         token = ""
         while True:
             page = await self._client.list(
@@ -338,7 +363,3 @@ def describe(tally: Tally) -> str:
 
 def _median(values: list[float]) -> str:
     return f"{sorted(values)[len(values) // 2]:.2f}" if values else "-"
-
-
-__all__ = ["JobWorkerError", "Tally", "describe", "run_soak"]
-_ = dataclasses

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from jobworker.errors import JobWorkerError, StartFailedError, UnavailableError
-from jobworker.model import EndReason, Ending, JobState, RequestId
+from jobworker.model import Ending, EndReason, JobState, RequestId
 from jobworker.shim import records
 from jobworker.shim.launcher import Launcher
 from support.faults import (
@@ -89,9 +89,7 @@ async def run_with(
         patch.setattr("jobworker.worker.Launcher", launcher)
         async with place.open(stop_jobs=False) as worker:
             try:
-                job = await worker.start(
-                    writing.spec(witnesses), owner=ALICE, request_id=_REQUEST
-                )
+                job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
             except JobWorkerError as error:
                 return error
             await worker.wait(job.id)
@@ -107,16 +105,12 @@ async def look_back(
         assert job.state is JobState.ENDED
         assert job.ending is not None
         output = await collect(worker, job.id)
-        for got, expected in zip(
-            (output.stdout, output.stderr), writing.expected(), strict=True
-        ):
+        for got, expected in zip((output.stdout, output.stderr), writing.expected(), strict=True):
             assert expected.startswith(got)
         if job.ending.reason is EndReason.EXITED:
             assert (output.stdout, output.stderr) == writing.expected()
         try:
-            repeated = await worker.start(
-                writing.spec(witnesses), owner=ALICE, request_id=_REQUEST
-            )
+            repeated = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
             assert repeated.id == job.id
         except StartFailedError:
             assert job.ending.reason is EndReason.START_FAILED

@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -350,8 +349,6 @@ def _fill_by(fd: int, block: bytes) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-
-
 
 
 # -- crash points ----------------------------------------------------------------------------------
