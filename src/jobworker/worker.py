@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -28,23 +27,23 @@ from typing import Final
 from jobworker.cgroup.choose import open_hierarchy
 from jobworker.cgroup.interface import Hierarchy
 from jobworker.errors import (
-    DataLossError,
     FailedPreconditionError,
     InvalidArgumentError,
     JobNotFoundError,
-    UnavailableError,
     UnenforceableLimitError,
-    errno_text,
 )
 from jobworker.jobs.accounts import Accounts
 from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.endings import Endings
-from jobworker.jobs.live import LiveJob
+from jobworker.jobs.following import Follower
+from jobworker.jobs.measuring import Meter
+from jobworker.jobs.planning import Planner
 from jobworker.jobs.recovery import open_journal, recover
 from jobworker.jobs.registry import Registry
 from jobworker.jobs.retention import Keeper
 from jobworker.jobs.settings import RequireLimits, Retention, WorkerSettings
 from jobworker.jobs.starting import Starter
+from jobworker.jobs.stopping import Stopper
 from jobworker.kernel.disks import MountedDisks
 from jobworker.model.ids import JobId, RequestId, UserName
 from jobworker.model.job import Job, JobFilter, JobPage
@@ -52,11 +51,7 @@ from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import JobSpec
-from jobworker.model.state import JobState
-from jobworker.model.usage import Usage
-from jobworker.output.follow import LogWatcher, Signal, View, read_log
-from jobworker.output.log import LogReader, read_board
-from jobworker.shim import records
+from jobworker.output.follow import LogWatcher, View
 from jobworker.shim.launcher import Launcher
 
 PAGE_SIZE_DEFAULT: Final = 100
@@ -107,12 +102,20 @@ async def open_worker(
                 registry=registry,
                 endings=endings,
                 launcher=launcher,
-                hierarchy=hierarchy,
                 accounts=Accounts(settings, journal),
-                disks=disks,
+                planner=Planner(registry, hierarchy, disks, settings),
+            )
+            meter = Meter(registry)
+            worker = Worker(
+                registry=registry,
+                endings=endings,
+                starter=starter,
+                keeper=keeper,
+                follower=Follower(registry, watcher, meter),
+                meter=meter,
+                hierarchy=hierarchy,
                 settings=settings,
             )
-            worker = Worker(registry, endings, starter, keeper, watcher, hierarchy, settings)
             try:
                 yield worker
             except Exception as error:  # noqa: BLE001 - raised below
@@ -129,25 +132,27 @@ class Worker:
 
     def __init__(
         self,
+        *,
         registry: Registry,
         endings: Endings,
         starter: Starter,
         keeper: Keeper,
-        watcher: LogWatcher,
+        follower: Follower,
+        meter: Meter,
         hierarchy: Hierarchy,
         settings: WorkerSettings,
     ) -> None:
         self._registry = registry
-        self._endings = endings
         self._starter = starter
+        self._stopper = Stopper(registry, endings)
         self._keeper = keeper
-        self._watcher = watcher
+        self._follower = follower
+        self._meter = meter
         self._settings = settings
         self.hierarchy = hierarchy
         """What this host can enforce; for the operator's tools."""
 
     # -- starting and stopping
-    # -----------------------------------------------------------------------
 
     async def start(
         self,
@@ -184,47 +189,12 @@ class Worker:
         """
         if grace_s is not None and not 0 <= grace_s <= GRACE_S_MAX:
             raise InvalidArgumentError("grace", grace_s, f"it takes 0 to {GRACE_S_MAX:.0f} seconds")
-        live = self._registry.live.get(job_id)
-        if live is None or live.ended.is_set():
-            return await self.get(job_id)
         grace = self._settings.default_grace_s if grace_s is None else grace_s
-        await self._record_stop(live, stopped_by, grace)
-        if not self._is_over(live):
-            self._registry.move(live, JobState.STOPPING)
-            self._endings.wake_shim(live)
-            if wait:
-                await live.ended.wait()
-                return live.job
-        return await self.get(job_id)
-
-    def _is_over(self, live: LiveJob) -> bool:
-        # Not in the registry: it has ended, or turned out to be a repetition of an earlier start.
-        return live.ended.is_set() or self._registry.live.get(live.job.id) is not live
-
-    async def _record_stop(self, live: LiveJob, stopped_by: UserName, grace_s: float) -> None:
-        try:
-            async with live.stop_lock:
-                try:
-                    await asyncio.to_thread(self._write_stop, live.job.id, stopped_by, grace_s)
-                except FileNotFoundError:
-                    # Its start has not made the directory yet, or its shim has just ended and
-                    # cleared away what it had reserved for this record.
-                    await asyncio.wait((live.started,))
-                    if not self._is_over(live):
-                        await asyncio.to_thread(self._write_stop, live.job.id, stopped_by, grace_s)
-        except OSError as error:
-            reason = errno_text(error.errno or 0)
-            raise UnavailableError(f"record the stop of job {live.job.id}", reason) from error
-
-    def _write_stop(self, job_id: JobId, stopped_by: str, grace_s: float) -> None:
-        """In a thread.  Of several stops the first one's name and the shortest grace count."""
-        with self._registry.directories.open_job(job_id) as directory:
-            earlier = records.read(directory, records.STOP)
-            if earlier is not None:
-                stopped_by = earlier["stopped_by"]
-                grace_s = min(grace_s, earlier["grace_s"])
-            record = {"stopped_by": stopped_by, "grace_s": grace_s}
-            records.write(directory, records.STOP, record, durable=False)
+        live = await self._stopper.stop(job_id, stopped_by, grace)
+        if live is None or not wait:
+            return await self.get(job_id)
+        await live.ended.wait()
+        return live.job
 
     async def stop_all(self, *, stopped_by: UserName, grace_s: float | None = None) -> None:
         """Stop every running job and wait until all have ended."""
@@ -271,13 +241,12 @@ class Worker:
         await self._keeper.remove(await self._registry.find(job_id))
 
     # -- asking
-    # --------------------------------------------------------------------------------------
 
     async def get(self, job_id: JobId) -> Job:
         """A job as it is now, with its usage.  Raises JobNotFoundError."""
         job = await self._registry.find(job_id)
         live = self._registry.live.get(job_id)
-        return job if live is None else await asyncio.to_thread(self._measured, live, job)
+        return job if live is None else await asyncio.to_thread(self._meter.measure, live, job)
 
     async def owner_of(self, job_id: JobId) -> UserName:
         """Who started a job.  Raises JobNotFoundError, no sooner and no later than it would answer.
@@ -297,7 +266,7 @@ class Worker:
         if not 1 <= page_size <= PAGE_SIZE_MAX:
             raise InvalidArgumentError("page_size", page_size, f"it takes 1 to {PAGE_SIZE_MAX}")
         page = await self._registry.page(which or JobFilter(), page_size, page_token)
-        return await asyncio.to_thread(self._measured_page, page)
+        return await asyncio.to_thread(self._meter.measure_page, page)
 
     async def wait(self, job_id: JobId) -> Job:
         """The job once it has ended."""
@@ -318,28 +287,7 @@ class Worker:
         """
         return self._registry.watch(which or JobFilter(), heartbeat_s)
 
-    def _measured_page(self, page: JobPage) -> JobPage:
-        live = self._registry.live
-        jobs = tuple(
-            self._measured(live[job.id], job) if job.id in live else job for job in page.jobs
-        )
-        return replace(page, jobs=jobs)
-
-    def _measured(self, live: LiveJob, job: Job) -> Job:
-        """In a thread: what a live job uses and has written now."""
-        if job.state is JobState.ENDED:
-            return job
-        try:
-            with self._registry.directories.open_job(job.id) as directory:
-                output, blocked_errno = read_board(directory)
-        except FileNotFoundError:
-            return job
-        usage = Usage() if live.cgroup is None else live.cgroup.usage()
-        conditions = (_blocked_text(blocked_errno),) if blocked_errno else ()
-        return replace(job, usage=usage, output=output, conditions=conditions)
-
     # -- output
-    # --------------------------------------------------------------------------------------
 
     async def follow(
         self,
@@ -374,91 +322,10 @@ class Worker:
             since_us=since_us,
             exact_times=exact_times,
         )
-        job = await self._registry.find(job_id)
-        live = self._registry.live.get(job_id)
-        if live is not None and not live.started.done():
-            # Until then there is no log.  A failed start has none either, and is told by its
-            # ending.
-            await asyncio.wait((live.started,))
-        log = self._open_log(job_id)
-        if log is not None:
-            with log:
-                events = self._read(log, view, live, job_id, follow=follow, heartbeat_s=heartbeat_s)
-                async with contextlib.aclosing(events):
-                    async for event in events:
-                        yield event
-                _check_kept(log, job if live is None else live.job)
-        else:
-            _check_none_kept(job if live is None else live.job, offset)
-        yield await self._end_of_output(live, job if live is None else live.job)
-
-    async def _read(
-        self,
-        log: LogReader,
-        view: View,
-        live: LiveJob | None,
-        job_id: JobId,
-        *,
-        follow: bool,
-        heartbeat_s: float | None,
-    ) -> AsyncGenerator[Chunk | Heartbeat, None]:
-        with contextlib.ExitStack() as stack:
-            if live is not None and follow and not live.ended.is_set():
-                directory = self._registry.directories.job(job_id)
-                stack.callback(self._watcher.unwatch, self._watcher.watch(directory, live.changed))
-            elif view.offset > log.kept_bytes():
-                why = f"the output ends at byte {log.kept_bytes()}"
-                raise InvalidArgumentError("offset", view.offset, why)
-            pieces = read_log(
-                log,
-                view,
-                changed=Signal() if live is None else live.changed,
-                is_complete=lambda: live is None or live.ended.is_set(),
-                follow=follow,
-                heartbeat_s=heartbeat_s,
-            )
-            async with contextlib.aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
-
-    def _open_log(self, job_id: JobId) -> LogReader | None:
-        try:
-            with self._registry.directories.open_job(job_id) as directory:
-                return LogReader(directory)
-        except FileNotFoundError:
-            return None
-
-    async def _end_of_output(self, live: LiveJob | None, job: Job) -> EndOfOutput:
-        if job.ending is not None:
-            return EndOfOutput(job.output, job.ending)
-        assert live is not None  # noqa: S101 - for the type checker: only live jobs have no ending
-        measured = await asyncio.to_thread(self._measured, live, job)
-        return EndOfOutput(measured.output, None)
-
-
-def _check_kept(log: LogReader, job: Job) -> None:
-    """Is everything there that the ending says was kept?"""
-    if job.ending is None:
-        return
-    kept, recorded = log.kept_bytes(), job.ending.output.kept_bytes
-    if kept != recorded:
-        why = f"{recorded} bytes were kept, and its log has {kept}"
-        raise DataLossError(f"read the output of job {job.id}", why)
-
-
-def _check_none_kept(job: Job, offset: int) -> None:
-    """There is no log: a job whose start failed has none."""
-    if job.output.kept_bytes:
-        why = f"{job.output.kept_bytes} bytes were kept, and its log is gone"
-        raise DataLossError(f"read the output of job {job.id}", why)
-    if offset:
-        raise InvalidArgumentError("offset", offset, "the job has no output")
-
-
-def _blocked_text(number: int) -> str:
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "output blocked: no space"
-    return f"output blocked: {errno_text(number)}"
+        events = self._follower.follow(job_id, view, follow=follow, heartbeat_s=heartbeat_s)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
 
 
 __all__ = [

@@ -20,7 +20,7 @@ from jobworker.model.ending import Ending
 from jobworker.model.ids import JobId
 from jobworker.model.limits import EffectiveLimit
 from jobworker.model.usage import OutputTotals
-from jobworker.output.log import LogReader
+from jobworker.output.reader import LogReader
 from jobworker.shim import records
 from jobworker.shim.order import Order
 from jobworker.shim.server import FAULT_FILE

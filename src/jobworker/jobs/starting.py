@@ -1,4 +1,4 @@
-"""From a spec to a running command: completing, bounding, recording, ordering.
+"""From a plan to a running command: recording, ordering, and what came of it.
 
 The journal row comes before anything that could become a process, so that there is never a process
 that no journal knows.  What was begun goes on when the caller goes away.
@@ -7,20 +7,16 @@ that no journal knows.  What was begun goes on when the caller goes away.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import errno
 import hashlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
-from jobworker.cgroup.interface import Hierarchy
 from jobworker.errors import (
-    InvalidArgumentError,
     JobWorkerError,
-    PermissionDeniedError,
     RequestReusedError,
     ResourceExhaustedError,
     StartFailedError,
@@ -33,35 +29,20 @@ from jobworker.jobs.accounts import Accounts
 from jobworker.jobs.endings import Endings
 from jobworker.jobs.evidence import Evidence, read_evidence, read_started
 from jobworker.jobs.live import LiveJob
+from jobworker.jobs.planning import Plan, Planner
 from jobworker.jobs.registry import Registry
-from jobworker.jobs.settings import RequireLimits, WorkerSettings
-from jobworker.kernel.disks import BlockDevice, MountedDisks
 from jobworker.kernel.process import ProcessName
 from jobworker.model.ending import EndReason
-from jobworker.model.ids import RequestId, UserName, new_job_id
+from jobworker.model.ids import RequestId, UserName
 from jobworker.model.job import Job
-from jobworker.model.limits import IO_RESOURCES, Limits, Resource
 from jobworker.model.policy import JobPolicy
-from jobworker.model.spec import Isolation, JobSpec
+from jobworker.model.spec import JobSpec
 from jobworker.model.state import JobState
 from jobworker.shim import records
 from jobworker.shim.launcher import Launcher
-from jobworker.shim.order import Account, Order
+from jobworker.shim.order import Order
 
 logger = logging.getLogger(__name__)
-
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """All that is decided before a start is recorded."""
-
-    job: Job
-    account: Account | None
-    order: Order
-    request_id: RequestId | None
-    fingerprint: bytes
 
 
 class Starter:
@@ -73,19 +54,14 @@ class Starter:
         registry: Registry,
         endings: Endings,
         launcher: Launcher,
-        hierarchy: Hierarchy,
         accounts: Accounts,
-        disks: MountedDisks,
-        settings: WorkerSettings,
+        planner: Planner,
     ) -> None:
         self._registry = registry
         self._endings = endings
         self._launcher = launcher
-        self._hierarchy = hierarchy
         self._accounts = accounts
-        self._disks = disks
-        self._settings = settings
-        self._is_strict = settings.require_limits is RequireLimits.STRICT
+        self._planner = planner
 
     async def start(
         self, spec: JobSpec, owner: UserName, policy: JobPolicy, request_id: RequestId | None
@@ -100,100 +76,13 @@ class Starter:
                 return await self._outcome_of(earlier, fingerprint)
         account = await self._accounts.find(owner)
         # From here to the registry without waiting: two starts must not both take the last place.
-        self._check_bounds(owner, policy)
-        plan = self._plan(spec, owner, policy, account, request_id, fingerprint)
+        self._planner.check_bounds(owner, policy)
+        plan = self._planner.plan(spec, owner, policy, account, request_id, fingerprint)
         live = self._registry.add(plan.job)
         self._registry.tasks.create_task(self._carry_out(live, plan))
         return await asyncio.shield(live.started)
 
-    def _check_bounds(self, owner: UserName, policy: JobPolicy) -> None:
-        running = self._registry.running_of(owner)
-        if policy.max_running_jobs is not None and running >= policy.max_running_jobs:
-            why = f"{owner} has {running} jobs running, which is the most; wait for one or stop one"
-            raise ResourceExhaustedError("start the command", why)
-        kept = self._registry.kept_bytes.get(owner, 0)
-        if policy.max_kept_bytes is not None and kept >= policy.max_kept_bytes:
-            why = f"{owner} has {kept} bytes of output kept, the most is {policy.max_kept_bytes}"
-            raise ResourceExhaustedError("start the command", f"{why}; remove jobs that have ended")
-        try:
-            free = self._registry.directories.free_bytes()
-        except OSError as error:
-            path = self._registry.directories.path
-            why = errno_text(error.errno or 0)
-            raise UnavailableError(f"use the state directory {path}", why) from error
-        if free < self._settings.min_free_bytes:
-            why = f"no space for its output: {free} bytes are free on the service's disk"
-            raise ResourceExhaustedError("start the command", why)
-
-    def _plan(
-        self,
-        spec: JobSpec,
-        owner: UserName,
-        policy: JobPolicy,
-        account: Account | None,
-        request_id: RequestId | None,
-        fingerprint: bytes,
-    ) -> _Plan:
-        limits = spec.limits.or_else(policy.limits)
-        self._check_enforceable(limits)
-        isolation = _isolation(spec, policy)
-        job = Job(
-            id=new_job_id(),
-            owner=owner,
-            state=JobState.STARTING,
-            spec=spec,
-            limits=limits,
-            isolation=isolation,
-            created_at=datetime.datetime.now(datetime.UTC),
-        )
-        needs_disks = any(limits.get(resource) is not None for resource in IO_RESOURCES)
-        devices = self._disks.now() if needs_disks else ()
-        order = self._order(job, policy, account, devices)
-        return _Plan(
-            job=job,
-            account=account,
-            order=order,
-            request_id=request_id,
-            fingerprint=fingerprint,
-        )
-
-    def _check_enforceable(self, limits: Limits) -> None:
-        if not self._is_strict:
-            return
-        verdicts = self._hierarchy.verdicts()
-        for resource in Resource:
-            verdict = verdicts[resource.value]
-            if limits.get(resource) is not None and not verdict.is_enforced:
-                raise UnenforceableLimitError(resource.value, verdict.note)
-
-    def _order(
-        self,
-        job: Job,
-        policy: JobPolicy,
-        account: Account | None,
-        devices: tuple[BlockDevice, ...],
-    ) -> Order:
-        spec = job.spec
-        scratch = str(self._registry.directories.job_scratch(job.id))
-        return Order(
-            job_id=job.id,
-            argv=spec.argv,
-            env={**_clean_environment(job, scratch), **spec.env},
-            cwd=spec.cwd or scratch,
-            scratch=scratch,
-            account=account,
-            cgroup=self._hierarchy.plan(job.id),
-            limits=job.limits,
-            devices=devices,
-            require_limits=self._is_strict,
-            timeout_s=policy.timeout_s if spec.timeout_s is None else spec.timeout_s,
-            grace_s=self._settings.default_grace_s,
-            max_output_bytes=_output_bound(spec, policy),
-            on_output_limit=spec.on_output_limit or policy.on_output_limit,
-            isolation=job.isolation,
-        )
-
-    async def _carry_out(self, live: LiveJob, plan: _Plan) -> None:
+    async def _carry_out(self, live: LiveJob, plan: Plan) -> None:
         """Never raises: the outcome is that of ``live.started``."""
         try:
             await self._record_and_order(live, plan)
@@ -205,7 +94,7 @@ class Starter:
             if not live.started.done():
                 live.started.set_exception(error)
 
-    async def _record_and_order(self, live: LiveJob, plan: _Plan) -> None:
+    async def _record_and_order(self, live: LiveJob, plan: Plan) -> None:
         entry = catalog.Entry(
             job=plan.job, request_id=plan.request_id, fingerprint=plan.fingerprint
         )
@@ -231,7 +120,7 @@ class Starter:
         else:
             await self._take_up(live, plan.order, answer)
 
-    def _write_order(self, plan: _Plan) -> None:
+    def _write_order(self, plan: Plan) -> None:
         """In a thread: the files that the shim starts from."""
         directories = self._registry.directories
         directories.make_job(plan.job.id, plan.account)
@@ -314,35 +203,3 @@ def _storage_error(error: OSError) -> JobWorkerError:
     if error.errno in _SPACE_ERRNOS:
         return ResourceExhaustedError("start the command", f"no space to record it: {why}")
     return UnavailableError("start the command", f"it cannot be prepared: {why}")
-
-
-def _output_bound(spec: JobSpec, policy: JobPolicy) -> int | None:
-    most, wanted = policy.max_output_bytes, spec.max_output_bytes
-    if wanted is None:
-        return most
-    if most is not None and wanted > most:
-        raise InvalidArgumentError("max_output_bytes", wanted, f"the policy allows {most}")
-    return wanted
-
-
-def _isolation(spec: JobSpec, policy: JobPolicy) -> Isolation:
-    """What the spec asks for, if that is no less than the policy's or it may ask for less."""
-    wanted = spec.isolation or policy.isolation
-    order = tuple(Isolation)
-    if order.index(wanted) < order.index(policy.isolation) and not policy.may_loosen_isolation:
-        why = f"the policy asks for {policy.isolation.value.lower()}"
-        raise PermissionDeniedError("start a job with less isolation", why)
-    return wanted
-
-
-def _clean_environment(job: Job, scratch: str) -> dict[str, str]:
-    """What every job gets; nothing of the daemon's own."""
-    return {
-        "PATH": _PATH,
-        "HOME": scratch,
-        "USER": job.owner,
-        "LOGNAME": job.owner,
-        "SHELL": "/bin/sh",
-        "LANG": "C.UTF-8",
-        "JOB_ID": job.id,
-    }

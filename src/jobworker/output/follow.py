@@ -21,7 +21,8 @@ from typing import Final
 from jobworker.errors import DataLossError
 from jobworker.kernel.readiness import IN_MODIFY, IN_Q_OVERFLOW, Inotify
 from jobworker.model.output import Chunk, Heartbeat, Stream
-from jobworker.output.log import INDEX_FILE, LogReader, Piece, stream_of
+from jobworker.output.log import INDEX_FILE, Piece
+from jobworker.output.reader import LogReader, stream_of
 
 logger = logging.getLogger(__name__)
 
