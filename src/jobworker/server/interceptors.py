@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
@@ -63,8 +62,7 @@ class Gate(grpc.aio.ServerInterceptor):
         if handler is None or (handler.request_streaming and not handler.response_streaming):
             # Nothing here takes a stream of requests for one answer.
             return grpc.stream_stream_rpc_method_handler(self._refusing(method))
-        # Requests are parsed behind the gate.  Answers are gRPC's to serialize: some handlers write
-        # to the context by themselves.
+        # Requests are parsed behind the gate; answers are gRPC's to serialize.
         serializer = handler.response_serializer
         if not handler.response_streaming:
             answer = self._guarded_unary(method, handler)
@@ -88,23 +86,20 @@ class Gate(grpc.aio.ServerInterceptor):
         return serve
 
     def _guarded_stream(self, method: str, handler: Handler) -> _Stream:
+        # An asynchronous generator: all that are served here are.
         behaviour: Any = handler.stream_stream or handler.unary_stream
 
         async def serve(requests: Any, context: Context) -> None:  # noqa: ANN401 -- bytes or iterator
             async def answer(call: Call) -> None:
-                async with self._streams.admit(call) as stream:
+                with self._streams.admit(call) as stream:
                     self._log(method, context, call, event="open")
                     request = requests
                     if not handler.request_streaming:
                         request = _parse(handler, requests)
-                    answers = behaviour(request, context)
-                    if inspect.isawaitable(answers):
-                        await answers
-                        return
+                    answers = stream.messages(behaviour(request, context))
                     async with contextlib.aclosing(answers):
                         async for message in answers:
-                            stream.recheck_when_due()
-                            await context.write(message)
+                            await _write(context, message)
 
             await self._pass(method, context, answer)
 
@@ -205,6 +200,15 @@ def _parse(handler: Handler, data: bytes) -> Any:  # noqa: ANN401 -- of the meth
         return handler.request_deserializer(data)
     except DecodeError as error:
         raise InvalidArgumentError("request", f"{len(data)} bytes", "it is damaged") from error
+
+
+async def _write(context: Context, message: object) -> None:
+    try:
+        await context.write(message)
+    except grpc.aio.InternalError as error:
+        # The connection broke while gRPC held the message.  It cancels this task for the same
+        # reason, only later.
+        raise asyncio.CancelledError from error
 
 
 def _is_overdue(context: Context) -> bool:

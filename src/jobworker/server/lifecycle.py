@@ -17,7 +17,8 @@ import grpc
 import grpc.aio
 
 # Neither package has type information.
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from jobworker.security.identity import Authenticator
@@ -27,6 +28,7 @@ from jobworker.security.watch import watch_trust
 from jobworker.server.audit import AuditLog, open_audit_log
 from jobworker.server.config import Config, WorkerSection
 from jobworker.server.config_reader import Address
+from jobworker.server.health import HealthService
 from jobworker.server.interceptors import Gate
 from jobworker.server.service import SERVICE, JobWorkerService, ServiceSettings, service_handler
 from jobworker.server.streams import OpenStreams, StreamBounds
@@ -75,7 +77,7 @@ async def open_service(config: Config, worker: Worker) -> AsyncIterator[RunningS
             max_connections=config.server.max_connections,
             max_streams=config.server.max_streams,
         )
-        health_checks = await _add_services(server, config, worker)
+        health = _add_services(server, config, worker)
         port = listen(server, config.server.listen, await asyncio.to_thread(_credentials, config))
         watching = tasks.create_task(_end_revoked(trust, streams, look))
         await server.start()
@@ -83,25 +85,22 @@ async def open_service(config: Config, worker: Worker) -> AsyncIterator[RunningS
             address = Address(config.server.listen.host, port)
             yield RunningService(address=address, audit=audit, look=look)
         finally:
-            await health_checks.enter_graceful_shutdown()
+            health.end()
             streams.close()
             await server.stop(_GRACE_S)
             watching.cancel()
 
 
-async def _add_services(
-    server: grpc.aio.Server, config: Config, worker: Worker
-) -> health.aio.HealthServicer:
+def _add_services(server: grpc.aio.Server, config: Config, worker: Worker) -> HealthService:
     """Ours, health and reflection; all of them pass the gate."""
     settings = ServiceSettings(policies=config.policies, heartbeat_s=float(config.server.heartbeat))
     service = JobWorkerService(worker, settings)
     server.add_generic_rpc_handlers((service_handler(service),))
-    health_checks = health.aio.HealthServicer()
-    await health_checks.set(SERVICE.full_name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(health_checks, server)
-    names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    health = HealthService(SERVICE.full_name)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = (SERVICE.full_name, HEALTH_SERVICE, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    return health_checks
+    return health
 
 
 async def _end_revoked(trust: TrustStore, streams: OpenStreams, look: asyncio.Event) -> None:

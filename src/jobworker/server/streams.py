@@ -1,8 +1,9 @@
 """Calls that last: how many there may be, and when they must end.
 
 Owns: the bounds on open streams, and ending them at the moment at which their certificate expires,
-is revoked or loses its CA, or the service shuts down.  Whatever a stream waits for just then
-(output, a change, a client that does not read), the wait is cut off.
+is revoked or loses its CA, or the service shuts down.  A wait for the next message is cut off then.
+A write is not: gRPC takes no status while it still holds a message, so a client that does not read
+is told once it reads on, and gets nothing more before that.
 
 The expiry is a timer; revocations arrive by ``recheck``, which whoever reloads the trust files
 calls.  Besides, each stream asks again from time to time while it sends, for the day when a clock
@@ -14,16 +15,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from jobworker.errors import JobWorkerError, ResourceExhaustedError, UnavailableError
 from jobworker.model.ids import UserName
 from jobworker.security.identity import Authenticator
 from jobworker.server.calls import Call
+
+_MessageT = TypeVar("_MessageT")
 
 #: After the certificate's last moment, so that asking finds it expired: clocks are read in steps.
 _AFTER: Final = datetime.timedelta(milliseconds=20)
@@ -41,34 +43,73 @@ class StreamBounds:
 
 
 class OpenStream:
-    """One of them.  Its task runs inside of ``scope``."""
+    """One of them.  Made by ``OpenStreams.admit``."""
 
-    def __init__(self, call: Call, authenticator: Authenticator, scope: asyncio.Timeout) -> None:
+    def __init__(self, call: Call, authenticator: Authenticator) -> None:
         self.call = call
-        self.scope = scope
-        self.reason: JobWorkerError | None = None
-        """Why it was ended from outside."""
         self._authenticator = authenticator
-        self._checked_at = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + _seconds_until(call.identity.not_after + _AFTER)
+        self._checked_at = self._loop.time()
+        self._waiting: asyncio.Timeout | None = None
+        self._reason: JobWorkerError | None = None
 
-    def recheck_when_due(self) -> None:
-        """For each message: asks again every few seconds."""
-        if time.monotonic() - self._checked_at >= _RECHECK_S:
-            self.recheck()
+    async def messages(
+        self, source: AsyncGenerator[_MessageT, None]
+    ) -> AsyncGenerator[_MessageT, None]:
+        """Those of ``source``, which is closed at the end, for as long as the stream may last.
+
+        Raises UnauthenticatedError when the certificate is no longer good and UnavailableError when
+        the service shuts down.
+        """
+        async with contextlib.aclosing(source):
+            while True:
+                message = await self._next(source)
+                if message is None:
+                    return
+                yield message
 
     def recheck(self) -> None:
         """End it if its certificate is no longer good."""
-        self._checked_at = time.monotonic()
+        self._checked_at = self._loop.time()
         try:
             self._authenticator.authenticate(self.call.certificate)
         except JobWorkerError as error:
             self.end(error)
 
     def end(self, reason: JobWorkerError) -> None:
-        """Cut off whatever it waits for; the client is told the reason.  No-op after the first."""
-        if self.reason is None and not self.scope.expired():
-            self.reason = reason
-            self.scope.reschedule(asyncio.get_running_loop().time())
+        """Cut off its wait; the client is told the reason.  No-op after the first."""
+        if self._reason is not None:
+            return
+        self._reason = reason
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(self._loop.time())
+
+    async def _next(self, source: AsyncGenerator[_MessageT, None]) -> _MessageT | None:
+        now = self._loop.time()
+        if now - self._checked_at >= _RECHECK_S:
+            self.recheck()
+        # A source that never waits would not notice the timer.
+        if self._reason is not None or now >= self._until:
+            raise self._why()
+        waiting = self._waiting = asyncio.timeout_at(self._until)
+        try:
+            async with waiting:
+                return await anext(source, None)
+        except TimeoutError as error:
+            if not waiting.expired():
+                raise
+            raise self._why() from error
+        finally:
+            self._waiting = None
+
+    def _why(self) -> JobWorkerError:
+        if self._reason is None:
+            self.recheck()
+        # Otherwise the clock was set back meanwhile: the client may go on with a new call.
+        return self._reason or UnavailableError(
+            "go on with the stream", "the clock of the service was set"
+        )
 
 
 class OpenStreams:
@@ -81,29 +122,22 @@ class OpenStreams:
         self._by_user: Counter[UserName] = Counter()
         self._is_closed = False
 
-    @contextlib.asynccontextmanager
-    async def admit(self, call: Call) -> AsyncIterator[OpenStream]:
-        """Run a stream in the block, as long as it may last.
+    @contextlib.contextmanager
+    def admit(self, call: Call) -> Iterator[OpenStream]:
+        """Count a stream for the length of the block.
 
-        Raises ResourceExhaustedError if there are too many; later, from inside the block,
-        UnauthenticatedError when the certificate is no longer good and UnavailableError when the
-        service shuts down.
+        Raises ResourceExhaustedError if there are too many.
         """
-        self._check_room(call.principal.name)
-        scope = asyncio.timeout_at(_loop_time(call.identity.not_after + _AFTER))
-        stream = OpenStream(call, self._authenticator, scope)
+        user = call.principal.name
+        self._check_room(user)
+        stream = OpenStream(call, self._authenticator)
         self._open.add(stream)
-        self._by_user[call.principal.name] += 1
+        self._by_user[user] += 1
         try:
-            async with scope:
-                yield stream
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise self._reason(stream) from error
+            yield stream
         finally:
             self._open.discard(stream)
-            self._by_user -= Counter([call.principal.name])
+            self._by_user -= Counter([user])
 
     def recheck(self) -> None:
         """End the streams whose certificate is no longer good."""
@@ -126,18 +160,6 @@ class OpenStreams:
             why = f"{self._bounds.total} are open, which is the most"
             raise ResourceExhaustedError("open a stream", why)
 
-    def _reason(self, stream: OpenStream) -> JobWorkerError:
-        if stream.reason is not None:
-            return stream.reason
-        try:
-            self._authenticator.authenticate(stream.call.certificate)
-        except JobWorkerError as error:
-            return error
-        # The clock was set back meanwhile: the client may go on with a new call.
-        return UnavailableError("go on with the stream", "the clock of the service was set")
 
-
-def _loop_time(moment: datetime.datetime) -> float:
-    """The moment on the clock of the event loop."""
-    rest = moment - datetime.datetime.now(datetime.UTC)
-    return asyncio.get_running_loop().time() + rest.total_seconds()
+def _seconds_until(moment: datetime.datetime) -> float:
+    return (moment - datetime.datetime.now(datetime.UTC)).total_seconds()
