@@ -344,6 +344,7 @@ class Demo:
             env=self.alice.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # or communicate() below passes over what readline() took too much
         )
         assert self.daemon.process is not None
         assert follower.stdout is not None
