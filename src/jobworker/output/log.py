@@ -165,8 +165,11 @@ class LogWriter:
             start = self.end
             self.end += count
             self._unwritten = Piece(start, self.end, stream, time_us)
-            self._flush_record()
         return count
+
+    def index(self) -> None:
+        """Write the record of what was taken: from here on readers see it.  Raises OSError."""
+        self._flush_record()
 
     def flush(self) -> None:
         """Put everything onto the disk: fsync(2) of both files; the log is complete.

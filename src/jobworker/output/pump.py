@@ -89,6 +89,9 @@ class Pump:
         """0 if the pipe holds nothing more just now, or the log takes nothing."""
         try:
             count = self._move(pipe, self._open[pipe])
+            # First: who has read bytes must not be told that there are fewer.
+            self._board.show(self.totals, 0)
+            self._log.index()
         except BlockingIOError:
             # The pipe is empty and the log took its last record: nothing is held up any more.
             self._unblock()
@@ -97,7 +100,6 @@ class Pump:
             self._block(error)
             return 0
         self._unblock()
-        self._board.show(self.totals, 0)
         if count == 0:
             del self._open[pipe]
             os.close(pipe)
@@ -162,7 +164,7 @@ class Pump:
         try:
             return self._log.take(pipe, stream, most, time.time_ns() // 1000)
         finally:
-            # Also when the index refused its record: the bytes have left the pipe.
+            # Also when it raises: what has left the pipe counts.
             self._kept[stream] += self._log.end - before
 
     def _unblock(self) -> None:
