@@ -16,7 +16,9 @@ pytestmark = pytest.mark.kernel
 
 
 @contextlib.contextmanager
-def on_terminal(user: Jobctl, *args: str, **env: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def on_terminal(
+    user: Jobctl, *args: str, **env: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The command as the foreground of a terminal of its own, and our side of that."""
     ours, theirs = pty.openpty()
     environment = {key: text for key, text in os.environ.items() if key != "NO_COLOR"}

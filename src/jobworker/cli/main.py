@@ -10,6 +10,7 @@ without taking the interpreter apart, which would cost a tenth of a whole short 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -71,9 +72,12 @@ def _run_handler(options: argparse.Namespace) -> int:
     # gRPC would write its own view of a failed connection to standard error; ours is better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     module, _, name = options.handler.partition(":")
+    # What modules make stays: looking through it again and again takes 5 ms of 120.
+    gc.disable()
     handler: Callable[[argparse.Namespace], Awaitable[int]] = getattr(
         importlib.import_module(module), name
     )
+    gc.enable()
     import asyncio  # noqa: PLC0415 -- 40 ms that help need not wait
 
     _report_troubles()
