@@ -28,11 +28,13 @@ def test_run_and_logs_get_each_byte_once_through_kills_of_the_service(cgroup: st
             received = run.stdout.readline()
             (job,) = admin("list", "--label=test=kill", "-o", "json").json
             with admin.running("logs", "-f", job["id"]) as logs:
+                assert logs.stdout is not None
+                followed = logs.stdout.readline()
                 for _ in range(3):
                     received += b"".join(run.stdout.readline() for _ in range(300))
                     daemon.restart()
                 out, err = run.communicate(timeout=PATIENCE_S)
-                followed, _ = logs.communicate(timeout=PATIENCE_S)
+                followed += logs.communicate(timeout=PATIENCE_S)[0]
         assert received + out == WHOLE
         assert followed == WHOLE
         assert (run.returncode, logs.returncode) == (3, 0)
