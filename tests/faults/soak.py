@@ -15,10 +15,10 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from jobworker.client import Client, Patience, connect
 from jobworker.errors import StartFailedError, UnavailableError
@@ -47,10 +47,12 @@ from support.faults import (
     witnessed,
 )
 
+T = TypeVar("T")
+
 USER: Final = "admin"
 #: Jobs that live at the same time: enough that each kill hits some in every phase of their life.
 _AT_ONCE: Final = 24
-_PATIENCE: Final = Patience(connect_s=60.0, call_s=60.0, resume_s=600.0)
+_PATIENCE: Final = Patience(connect_s=60.0, call_s=30.0, resume_s=3600.0)
 #: From READY to the kill, and from the daemon's first instruction to it; drawn evenly below these.
 _AFTER_READY_S: Final = 0.8
 _AFTER_SPAWN_S: Final = 0.9
@@ -111,7 +113,7 @@ async def run_soak(
     progress: Callable[[Tally], None] = lambda _: None,
 ) -> Tally:
     """folder: one that every user can pass through; is left with what the run wrote."""
-    installation = make_installation(folder / "pki")
+    installation = await asyncio.to_thread(make_installation, folder / "pki")
     with witness_directory(folder) as witnesses:
         async with open_daemon(folder, installation, cgroup_name) as daemon:
             async with connect(daemon.target(installation, USER), patience=_PATIENCE) as client:
@@ -220,25 +222,22 @@ class _Soak:
             following = tasks.create_task(self._follow(job.id))
         streams = following.result()
         self.tally.followed += 1
-        ended = await self._client.wait(job.id)
+        ended = await _insist(lambda: self._client.wait(job.id))
         self._check(part, ended, streams, "live")
 
     async def _start(self, writing: Writing) -> Job | None:
-        """The same request until there is an answer; None if that is a failure."""
-        while True:
-            with contextlib.suppress(UnavailableError):
-                try:
-                    return await self._client.start(
-                        writing.spec(self._witnesses), request_id=RequestId(writing.name)
-                    )
-                except StartFailedError:
-                    return None
+        """None if the answer is a failure."""
+        spec, request_id = writing.spec(self._witnesses), RequestId(writing.name)
+        try:
+            return await _insist(lambda: self._client.start(spec, request_id=request_id))
+        except StartFailedError:
+            return None
 
     async def _stop_later(self, part: _Part, job_id: JobId) -> None:
         assert part.stop_after_s is not None
         await asyncio.sleep(part.stop_after_s)  # noqa: TID251 - a moment is drawn
         self.tally.stops += 1
-        await self._client.stop(job_id, grace_s=part.grace_s, wait=False)
+        await _insist(lambda: self._client.stop(job_id, grace_s=part.grace_s, wait=False))
 
     async def _follow(self, job_id: JobId, *, follow: bool = True) -> tuple[bytes, bytes]:
         streams = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
@@ -336,6 +335,13 @@ class _Soak:
         self.tally.left_cgroups += len(cgroups)
         self.tally.faults += [f"process {pid} is left" for pid in left]
         self.tally.faults += [f"cgroup {path} is left" for path in cgroups]
+
+
+async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+    """The same request until there is an answer: the daemon is away more often than not."""
+    while True:
+        with contextlib.suppress(UnavailableError):
+            return await call()
 
 
 def describe(tally: Tally) -> str:

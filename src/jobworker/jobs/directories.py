@@ -2,7 +2,7 @@
 
 ::
 
-    state/                0711, ours           daemon.lock, starting.lock, launcher.log
+    state/                0711, ours           daemon.lock, starting.lock, boot, launcher.log
     ├── journal.sqlite    0600
     ├── jobs/             0700                 nobody else may even pass
     │   └── <id>/         0700                 spec.json, output, index, exit.json, …
@@ -49,6 +49,7 @@ class StateDirectory:
         self.scratch = self._place_scratch() if scratch is None else scratch.absolute()
         self.journal_file = self.path / "journal.sqlite"
         self.starting_lock = self.path / "starting.lock"
+        self._boot_file = self.path / "boot"
         try:
             for folder, mode in ((self.path, 0o711), (self.jobs, 0o700), (self.scratch, 0o711)):
                 _make(folder, mode)
@@ -106,6 +107,18 @@ class StateDirectory:
         # The name is the same at every start, and no other state directory has it.
         name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
         return _OPEN_PLACE / f"jobworker-scratch-{name}"
+
+    def is_of_boot(self, boot_id: str) -> bool:
+        """Did an earlier worker use this directory since the machine was started?"""
+        try:
+            return self._boot_file.read_text("ascii", "replace") == boot_id
+        except OSError:
+            return False
+
+    def note_boot(self, boot_id: str) -> None:
+        """Have ``is_of_boot`` say so from now on; on a failing disk it says less."""
+        with contextlib.suppress(OSError):
+            self._boot_file.write_text(boot_id, "ascii")
 
     def _take_lock(self) -> int:
         fd = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

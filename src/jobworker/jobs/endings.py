@@ -38,6 +38,8 @@ class Endings:
         self._registry = registry
         self._directories = registry.directories
         self._hierarchy = hierarchy
+        self.is_same_boot = True
+        """Has the machine been up since the jobs in hand were recorded?"""
 
     def watch(self, live: LiveJob, evidence: Evidence) -> bool:
         """Take care of a job whose shim lives: from here on its end is noticed.
@@ -88,7 +90,7 @@ class Endings:
         totals = await asyncio.to_thread(count_output, self._directories, job.id)
         await asyncio.to_thread(self._release_room, job.id)
         fault = await asyncio.to_thread(read_fault, self._directories, job.id)
-        reason, message = _account_without_record(job, evidence, fault)
+        reason, message = self._account_without_record(job, evidence, fault)
         logger.error("job ended without a record", extra={"job_id": job.id, "reason": message})
         ending = Ending(reason=reason, message=message, usage=usage, output=totals)
         return _with_ending(job, ending, datetime.datetime.now(datetime.UTC))
@@ -106,27 +108,34 @@ class Endings:
             logger.exception("cannot clear a job", extra={"job_id": job.id, "reason": reason})
             return Usage()
 
+    def _account_without_record(
+        self, job: Job, evidence: Evidence, fault: str
+    ) -> tuple[EndReason, str]:
+        """Why there is no ending, as far as it can be known."""
+        # The directory is made after the journal's row; only a machine that goes down, or somebody
+        # later, can have taken it away.
+        was_made = evidence.has_directory or not (
+            self.is_same_boot and job.state is JobState.STARTING
+        )
+        if evidence.shim is None and not (was_made and evidence.damage):
+            why = "the start was interrupted before the command was executed"
+            return EndReason.START_FAILED, why
+        if evidence.shim is not None and evidence.shim.boot_id != read_boot_id():
+            return EndReason.LOST, "the machine went down while it ran"
+        if evidence.damage:
+            return EndReason.LOST, f"there is no record of its ending: {evidence.damage}"
+        because = f" ({fault})" if fault else ""
+        if evidence.started is None and job.state is JobState.STARTING:
+            return (
+                EndReason.LOST,
+                f"its shim was killed{because} while starting it; it may have run",
+            )
+        return EndReason.LOST, f"its shim was killed{because}; the job was killed with it"
+
     def _cgroup(self, job: Job, evidence: Evidence) -> JobCgroup:
         # Without a readable order it is where a job of this id would be put now.
         order = evidence.order
         return open_job(self._hierarchy.plan(job.id) if order is None else order.cgroup)
-
-
-def _account_without_record(job: Job, evidence: Evidence, fault: str) -> tuple[EndReason, str]:
-    """Why there is no ending, as far as it can be known."""
-    if evidence.shim is None and not evidence.damage:
-        return (
-            EndReason.START_FAILED,
-            "the start was interrupted before the command was executed",
-        )
-    if evidence.shim is not None and evidence.shim.boot_id != read_boot_id():
-        return EndReason.LOST, "the machine went down while it ran"
-    if evidence.damage:
-        return EndReason.LOST, f"there is no record of its ending: {evidence.damage}"
-    because = f" ({fault})" if fault else ""
-    if evidence.started is None and job.state is JobState.STARTING:
-        return EndReason.LOST, f"its shim was killed{because} while starting it; it may have run"
-    return EndReason.LOST, f"its shim was killed{because}; the job was killed with it"
 
 
 def _with_ending(job: Job, ending: Ending, at: datetime.datetime) -> Job:

@@ -57,6 +57,7 @@ class Evidence:
     ended: Ended | None = None
     damage: str = ""
     """What of it can't be read."""
+    has_directory: bool = True
 
 
 def read_evidence(directories: StateDirectory, job_id: JobId) -> Evidence:
@@ -65,7 +66,7 @@ def read_evidence(directories: StateDirectory, job_id: JobId) -> Evidence:
         with directories.open_job(job_id) as directory:
             return _read(directory)
     except FileNotFoundError:
-        return Evidence(damage="its directory is gone")
+        return Evidence(damage="its directory is gone", has_directory=False)
 
 
 def read_started(record: dict[str, Any]) -> Started:

@@ -28,6 +28,7 @@ from jobworker.jobs.endings import Endings
 from jobworker.jobs.evidence import Evidence, read_evidence
 from jobworker.jobs.journal import Journal, damage_mark, mark_damaged
 from jobworker.jobs.registry import Registry
+from jobworker.kernel.process import read_boot_id
 from jobworker.model.ids import JobId, RequestId, is_job_id
 from jobworker.model.job import Job
 from jobworker.model.state import JobState
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) -> None:
     """Adopt the jobs that run, settle those that do not, clear away what belongs to none."""
+    directories, boot_id = registry.directories, read_boot_id()
+    endings.is_same_boot = await asyncio.to_thread(directories.is_of_boot, boot_id)
     registry.kept_bytes = await registry.journal.run(catalog.kept_bytes)
     unsettled = []
     for job in await registry.journal.run(catalog.live_jobs):
