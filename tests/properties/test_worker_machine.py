@@ -50,7 +50,7 @@ def told(job):
     ending = job.ending
     return {"state": job.state.name, "kept": job.output.kept_bytes,
             "reason": ending and ending.reason.name, "code": ending and ending.exit_code,
-            "by": ending and ending.stopped_by}
+            "by": ending and ending.stopped_by, "why": ending and ending.message}
 
 async def answer(worker, call):
     match call["do"]:
@@ -265,7 +265,8 @@ class WorkerMachine(RuleBasedStateMachine):
             assert answer["by"] == "me"
             assert answer["kept"] <= len(job.writes)
         else:
-            assert (answer["reason"], answer["code"]) == ("EXITED", job.code)
+            told = (answer["reason"], answer["code"])
+            assert told == ("EXITED", job.code), answer["why"]
             assert answer["kept"] == len(job.writes)
 
     def teardown(self) -> None:

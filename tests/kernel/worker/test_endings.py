@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -417,22 +418,29 @@ async def test_a_shim_sleeps_while_its_job_sleeps(place: WorkerPlace) -> None:
     async with place.open() as worker:
         job = await worker.start(sh("echo $$; exec sleep 60"), owner=ALICE)
         await read_until(worker, job.id, lambda data: data.endswith(b"\n"))
-        status = Path(f"/proc/{place.shim_pid(job.id)}/status")
+        shim = place.shim_pid(job.id)
         plan = worker.hierarchy.plan(job.id)
         if plan.job:
             # An event of the cgroup that does not empty it must not keep the shim busy.
             await asyncio.to_thread(_freeze_and_thaw, Path(plan.members))
         await asyncio.sleep(0.3)  # noqa: TID251 - what is tested is that nothing happens
-        before = _switches(status)
+        before = _woken(shim)
         await asyncio.sleep(1)  # noqa: TID251 - as above
-        assert _switches(status) == before
+        assert _woken(shim) == before
 
 
 def _freeze_and_thaw(members: Path) -> None:
+    deadline = time.monotonic() + 10
     (members / "cgroup.freeze").write_text("1")
+    while "frozen 1" not in (members / "cgroup.events").read_text():
+        assert time.monotonic() < deadline
     (members / "cgroup.freeze").write_text("0")
 
 
-def _switches(status: Path) -> int:
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines["voluntary_ctxt_switches"]) + int(lines["nonvoluntary_ctxt_switches"])
+def _woken(shim_pid: int) -> tuple[int, ...]:
+    """How often it gave up a CPU and was taken off one, and the ticks of CPU time it used."""
+    status = Path(f"/proc/{shim_pid}/status").read_text().splitlines()
+    lines = dict(line.split(":", 1) for line in status)
+    fields = Path(f"/proc/{shim_pid}/stat").read_text().rpartition(")")[2].split()
+    names = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+    return (*(int(lines[name]) for name in names), int(fields[11]), int(fields[12]))
