@@ -8,7 +8,7 @@ the other with v2.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from jobworker.cgroup.interface import CgroupPlan
@@ -23,6 +23,7 @@ class Tree(Protocol):
     def create(self) -> None: ...
     def clone_fd(self) -> int | None: ...
     def join_files(self) -> tuple[str, ...]: ...
+    def shim_fd(self) -> int | None: ...
     def join_shim(self) -> None: ...
     def remove(self) -> None: ...
 
@@ -67,11 +68,7 @@ class ComposedJob:
         return tuple(self._limits.set_limits(limits, devices))
 
     def clone_fd(self) -> int | None:
-        for tree in self._trees:
-            fd = tree.clone_fd()
-            if fd is not None:
-                return fd
-        return None
+        return _first(tree.clone_fd for tree in self._trees)
 
     def open_joins(self) -> tuple[int, ...]:
         opened: list[int] = []
@@ -84,6 +81,9 @@ class ComposedJob:
                 os.close(fd)
             raise
         return tuple(opened)
+
+    def shim_fd(self) -> int | None:
+        return _first(tree.shim_fd for tree in self._trees)
 
     def join_shim(self) -> None:
         for tree in self._trees:
@@ -110,3 +110,11 @@ class ComposedJob:
     def remove(self) -> None:
         for tree in self._trees:
             tree.remove()
+
+
+def _first(openings: Iterable[Callable[[], int | None]]) -> int | None:
+    for opening in openings:
+        fd = opening()
+        if fd is not None:
+            return fd
+    return None

@@ -1,4 +1,4 @@
-"""clone3(2): a process that is born inside a cgroup, as a child of its maker's parent.
+"""clone3(2): a process that is born inside a cgroup, as its maker's child or its sibling.
 
 Only for a process with one thread and nothing but the standard library loaded, as the shim is: the
 raw call runs neither libc's nor Python's fork handlers.  A child that is to live in a v2 cgroup is
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 from typing import Final
 
@@ -37,9 +38,19 @@ def fork_sibling(cgroup_fd: int | None, namespaces: int = 0) -> int:
     that it gets anew.  Raises OSError: ENOSYS before Linux 5.7, EBUSY for an inner node, EAGAIN at
     a task limit, EPERM without CAP_SYS_ADMIN for a namespace.
     """
-    flags = _CLONE_PARENT | namespaces | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
     # No exit signal here: with CLONE_PARENT the child has that of the caller.
-    arguments = _CLONE_ARGS.pack(flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    return _clone(_CLONE_PARENT | namespaces, cgroup_fd, exit_signal=0)
+
+
+def fork_child(cgroup_fd: int) -> int:
+    """As os.fork, into the v2 cgroup of an open directory, which is borrowed.  Raises OSError."""
+    return _clone(0, cgroup_fd, exit_signal=int(signal.SIGCHLD))
+
+
+def _clone(flags: int, cgroup_fd: int | None, *, exit_signal: int) -> int:
+    if cgroup_fd is not None:
+        flags |= _CLONE_INTO_CGROUP
+    arguments = _CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
     pid: int = _libc.syscall(_SYS_CLONE3, buffer, ctypes.c_size_t(len(arguments)))
     if pid < 0:

@@ -26,7 +26,7 @@ from jobworker.kernel.process import name_process
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.limits import EffectiveLimit
 from jobworker.model.spec import Isolation
-from jobworker.output.log import make_board, make_log
+from jobworker.output.log import OUTPUT_FILE, make_board, make_log, open_log
 from jobworker.shim import records
 from jobworker.shim.child import Ends, Failure, execute, read_failure
 from jobworker.shim.handoff import Handoff, send_handoff
@@ -103,15 +103,18 @@ def _start(
     try:
         for name in (records.EXIT, records.STOP):
             records.reserve(directory, name)
-        log_fds = (make_board(directory), *make_log(directory))
     except OSError as error:
-        raise _refused("keep its output", error) from error
+        raise _refused("record its end", error) from error
     try:
         cgroup.create()
         effective = cgroup.set_limits(order.limits, order.devices)
     except OSError as error:
         raise _refused("make its cgroup", error) from error
     _require(order, effective)
+    try:
+        log_fds = (make_board(directory), *_make_log(directory, cgroup))
+    except OSError as error:
+        raise _refused("keep its output", error) from error
     pid, pipe_fds = _execute(order, cgroup, shim_pid)
     started = {
         "pid": pid,
@@ -129,6 +132,42 @@ def _start(
         has_init=order.isolation is not Isolation.NONE,
     )
     return handoff, (*log_fds, *pipe_fds), started
+
+
+def _make_log(directory: int, cgroup: JobCgroup) -> tuple[int, int]:
+    """Make the log such that what is written to it is at the job's expense.
+
+    On v2 a file's writes are charged to the cgroup that dirtied it first, and making it does.  The
+    shim comes into its own cgroup only once the command runs, so a child that is born there makes
+    the log.  Raises OSError.
+    Source: cgroup-v2.rst, "Writeback".
+    """
+    leaf = cgroup.shim_fd()
+    if leaf is None:
+        return make_log(directory)
+    try:
+        pid = clone.fork_child(leaf)
+    finally:
+        os.close(leaf)
+    if pid == 0:
+        os._exit(_errno_of_making_log(directory))
+    number = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if number != 0:
+        # Below zero: somebody killed it.
+        number = max(number, 0) or errno.EINTR
+        raise OSError(number, os.strerror(number), OUTPUT_FILE)
+    return open_log(directory)
+
+
+def _errno_of_making_log(directory: int) -> int:
+    """0 if it was made.  Never raises: the process ends here."""
+    try:
+        make_log(directory)
+    except OSError as error:
+        return error.errno or errno.EIO
+    except BaseException:  # noqa: BLE001 - see above
+        return errno.EIO
+    return 0
 
 
 def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:

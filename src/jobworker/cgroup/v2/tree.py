@@ -151,9 +151,7 @@ class JobTree:
 
     def clone_fd(self) -> int | None:
         """See ``JobCgroup``."""
-        if not self._can_clone():
-            return None
-        return os.open(self._plan.members, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return _open_directory(self._plan.members) if self._can_clone() else None
 
     def join_files(self) -> tuple[str, ...]:
         """Files to join through: none where a child can be cloned into the cgroup."""
@@ -163,6 +161,10 @@ class JobTree:
         # cgroup.kill came with Linux 5.14, CLONE_INTO_CGROUP with 5.7: where the file is, so is the
         # flag.
         return kernfs.has(self._plan.members, "cgroup.kill")
+
+    def shim_fd(self) -> int | None:
+        """See ``JobCgroup``."""
+        return _open_directory(self._plan.shim) if self._plan.shim and self._can_clone() else None
 
     def join_shim(self) -> None:
         """Move the calling process into the shim's leaf."""
@@ -179,3 +181,7 @@ class JobTree:
 
     def _shim_pids(self) -> list[str]:
         return (kernfs.read_if_there(self._plan.shim, "cgroup.procs") or "").split()
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
