@@ -7,6 +7,7 @@ its own, so that a crash is a SIGKILL.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -272,8 +273,8 @@ class WorkerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.process is not None:
             for job in self.known:
-                if job.code is None and not job.is_stopped:
-                    self.ask("stop", id=job.job_id, grace_s=0)
+                # All of them: one that is just ending would still have its cgroups.
+                self.ask("stop", id=job.job_id, grace_s=0)
             self.end_worker(None)
         shutil.rmtree(self.state)
 
@@ -300,5 +301,7 @@ def test_no_order_of_events_makes_a_worker_lie(
     finally:
         locations = find_locations()
         for location in (locations.unified, *locations.legacy.values()):
-            if location is not None and (path := Path(location.base(cgroup_name))).exists():
-                path.rmdir()
+            if location is not None:
+                # Not empty after a failure, which is what is to be seen then.
+                with contextlib.suppress(OSError):
+                    Path(location.base(cgroup_name)).rmdir()
