@@ -13,7 +13,8 @@ import pytest
 
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.v1.job_worker_pb2_grpc import JobWorkerStub
-from jobworker.model.ids import JOB_ID_ALPHABET, JOB_ID_CHARS, new_job_id
+from jobworker.errors import JobNotFoundError
+from jobworker.model.ids import JOB_ID_ALPHABET, JOB_ID_CHARS, JobId, new_job_id
 from jobworker.model.limits import Limits
 from jobworker.model.policy import JobPolicy
 from jobworker.security.policy import Role
@@ -157,12 +158,10 @@ async def test_anothers_job_is_told_from_none_by_nothing(place: ServicePlace, me
 
 
 async def test_the_time_that_a_refusal_takes_tells_nothing(place: ServicePlace) -> None:
-    rounds = 150
-    async with (
-        place.open() as service,
-        service.client("alice") as alice,
-        service.client("bob") as bob,
-    ):
+    # Looking up the owner is all that a refusal waits for.  Measured without the network, whose
+    # noise would hide a difference that many tries would show to somebody patient.
+    rounds = 200
+    async with place.open() as service, service.client("bob") as bob:
         live = (await start(bob, "exec sleep 60")).id
         ended = (await start(bob, "true")).id
         await output(bob, ended)
@@ -170,14 +169,14 @@ async def test_the_time_that_a_refusal_takes_tells_nothing(place: ServicePlace) 
         for _ in range(rounds):
             for kind, job_id in (("live", live), ("ended", ended), ("missing", new_job_id())):
                 began = time.perf_counter()
-                with refused():
-                    await call(alice, "GetJob", job_id)
+                with contextlib.suppress(JobNotFoundError):
+                    await service.worker.owner_of(JobId(job_id))
                 times[kind].append(time.perf_counter() - began)
     for kind in ("live", "ended"):
-        # Half would be no difference at all; a look-up more or less moves it beyond 0.9.
+        # Half would be no difference at all; an answer from memory alone is below 0.05.
         slower = sum(a > b for a in times[kind] for b in times["missing"]) / rounds**2
         medians = {name: statistics.median(values) for name, values in times.items()}
-        assert 0.25 < slower < 0.75, (kind, medians)
+        assert 0.2 < slower < 0.8, (kind, medians)
 
 
 async def test_what_is_no_job_id_is_not_found(place: ServicePlace) -> None:
