@@ -58,6 +58,10 @@ async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) ->
         for live in unsettled:
             tasks.create_task(endings.settle(live))
     await _clear_strays(registry, hierarchy)
+    if not endings.is_same_boot:
+        # Not before all is settled: a worker that is killed until then has settled nothing.
+        await asyncio.to_thread(directories.note_boot, boot_id)
+        endings.is_same_boot = True
 
 
 def _as_recorded(job: Job, evidence: Evidence) -> Job:
