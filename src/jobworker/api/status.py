@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import secrets
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -181,7 +181,7 @@ def _details(metadata: Iterable[Any]) -> Status | None:
 
 
 def _incident(error: BaseException) -> InternalError:
-    incident = secrets.token_hex(4)
+    incident = os.urandom(4).hex()
     logger.error("unexpected error", exc_info=error, extra={"incident": incident})
     return InternalError(
         "answer the request", f"an unexpected error, logged by the service as incident {incident}"

@@ -19,6 +19,14 @@ class UsageError(Exception):
     """The command line cannot be understood; the text says why, after "cannot "."""
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal, which argparse would ask ``shutil`` for."""
+
+    def __init__(self, prog: str) -> None:
+        # Two columns less, as argparse does.
+        super().__init__(prog, width=console.columns() - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """One verb, or all: reports what is wrong by raising UsageError.
 
@@ -28,9 +36,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *, takes_command: bool = False, **settings: Any) -> None:  # noqa: ANN401 -- handed on to argparse
         # An option that is only begun would mean another one after the next release.
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings
-        )
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
         self._takes_command = takes_command
         if takes_command:
             self.usage = f"{self.prog} [options] -- CMD [ARG…]"

@@ -13,6 +13,7 @@ from typing import Final
 
 STDOUT: Final = 1
 STDERR: Final = 2
+_COLUMNS_DEFAULT: Final = 80
 _NAMES: Final = {STDOUT: "standard output", STDERR: "standard error"}
 
 
@@ -47,6 +48,21 @@ def talk(text: str) -> None:
     """Talk of our own; a standard error that cannot be written changes nothing."""
     with contextlib.suppress(OutputError):
         write(STDERR, f"jobctl: {text}\n".encode("utf-8", "backslashreplace"))
+
+
+def columns() -> int:
+    """Of the terminal at standard output, 80 where there is none.
+
+    As ``shutil.get_terminal_size`` tells it; that module takes 4 ms to import, and argparse asks at
+    each option.
+    """
+    with contextlib.suppress(ValueError):
+        if (wanted := int(os.environ.get("COLUMNS", "0"))) > 0:
+            return wanted
+    try:
+        return os.get_terminal_size(STDOUT).columns or _COLUMNS_DEFAULT
+    except OSError:
+        return _COLUMNS_DEFAULT
 
 
 def _wait_writable(descriptor: int) -> None:

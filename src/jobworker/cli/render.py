@@ -10,9 +10,10 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Self, TextIO
+
+from jobworker.cli import console
 
 _RESET: Final = "\x1b[0m"
 #: "Select graphic rendition" of ECMA-48, section 8.3.117.
@@ -100,7 +101,7 @@ def fields(pairs: Iterable[tuple[str, str]], *, style: Style) -> str:
 
 def terminal_width(stream: TextIO) -> int | None:
     """Columns of the terminal behind a stream; ``None`` for what is no terminal."""
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+    return console.columns() if stream.isatty() else None
 
 
 def one_line(text: str) -> str:

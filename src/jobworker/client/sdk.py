@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import secrets
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -73,7 +73,7 @@ class Client:
             Without one, the client makes its own, for its own repetitions.
         """
         request = pb.StartJobRequest(
-            spec=convert.spec_to_proto(spec), request_id=request_id or secrets.token_hex(16)
+            spec=convert.spec_to_proto(spec), request_id=request_id or os.urandom(16).hex()
         )
         answer = await self._connection.call(self._stub.StartJob, request)
         return convert.job_from_proto(answer.job)
