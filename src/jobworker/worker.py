@@ -114,6 +114,7 @@ async def open_worker(
                 follower=Follower(registry, watcher, meter),
                 meter=meter,
                 hierarchy=hierarchy,
+                disks=disks,
                 settings=settings,
             )
             try:
@@ -140,6 +141,7 @@ class Worker:
         follower: Follower,
         meter: Meter,
         hierarchy: Hierarchy,
+        disks: MountedDisks,
         settings: WorkerSettings,
     ) -> None:
         self._registry = registry
@@ -148,6 +150,7 @@ class Worker:
         self._keeper = keeper
         self._follower = follower
         self._meter = meter
+        self._disks = disks
         self._settings = settings
         self.hierarchy = hierarchy
         """What this host can enforce; for the operator's tools."""
@@ -218,7 +221,7 @@ class Worker:
         if live is None or live.cgroup is None or live.ended.is_set():
             await self._registry.find(job_id)
             raise FailedPreconditionError(f"change the limits of job {job_id}", "it does not run")
-        changed = await asyncio.to_thread(live.cgroup.set_limits, limits, live.devices)
+        changed = await asyncio.to_thread(live.cgroup.set_limits, limits, self._disks.now())
         if not live.ended.is_set():
             kept = tuple(old for old in live.job.effective if limits.get(old.resource) is None)
             job = replace(

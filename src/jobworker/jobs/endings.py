@@ -51,7 +51,6 @@ class Endings:
             return False
         live.pidfd = pidfd
         live.cgroup = self._cgroup(live.job, evidence)
-        live.devices = () if evidence.order is None else evidence.order.devices
         self._registry.run_until_released(self._wait(live, pidfd))
         return True
 

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable
 
 from jobworker.cgroup.interface import JobCgroup
-from jobworker.kernel.disks import BlockDevice
 from jobworker.model.ids import JobId
 from jobworker.model.job import Job
 from jobworker.output.follow import Signal
@@ -24,7 +23,6 @@ class LiveJob:
         self.pidfd: int | None = None
         """Of the shim; owned by the task that watches it."""
         self.cgroup: JobCgroup | None = None
-        self.devices: tuple[BlockDevice, ...] = ()
         self.changed = Signal()
         """The output grew, or the job has ended."""
         self.started: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
