@@ -81,7 +81,7 @@ def open_job(plan: CgroupPlan) -> JobCgroup:
                 members=v1_members.Members(plan.members),
             )
         case Mode.NONE:
-            return ComposedJob(plan, trees=(), limits=NoLimits(), members=NoMembers())
+            return ComposedJob(plan, trees=(), limits=NoLimits(plan), members=NoMembers())
 
 
 def _check_path(field: str, value: str) -> None:

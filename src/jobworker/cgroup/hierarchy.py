@@ -49,7 +49,8 @@ class ClaimedHierarchy:
                 members = controllers[FREEZER]
                 return CgroupPlan(mode=self.mode, members=members, controllers=controllers)
             case Mode.NONE:
-                return CgroupPlan(mode=self.mode)
+                (problem,) = {verdict.note for verdict in self.found.values()}
+                return CgroupPlan(mode=self.mode, problem=problem)
 
     def verdicts(self) -> Mapping[str, Verdict]:
         return {resource.value: verdict for resource, verdict in self.found.items()}

@@ -40,6 +40,8 @@ class CgroupPlan:
     """Where the cgroups of one job are.  Absolute paths; none need exist yet."""
 
     mode: Mode
+    problem: str = ""
+    """none: why."""
     job: str = ""
     """v2 and hybrid: the job's own directory in the cgroup2 tree."""
     members: str = ""

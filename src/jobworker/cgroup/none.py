@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from jobworker.cgroup.interface import CgroupPlan
 from jobworker.cgroup.proof import unenforced
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits, Resource
@@ -21,6 +22,9 @@ NO_CGROUP: Final = "no cgroup on this host may be written to"
 class NoLimits:
     """Nothing is limited."""
 
+    def __init__(self, plan: CgroupPlan) -> None:
+        self._why = plan.problem or NO_CGROUP
+
     def set_limits(
         self, limits: Limits, devices: Sequence[BlockDevice]
     ) -> Iterator[EffectiveLimit]:
@@ -29,7 +33,7 @@ class NoLimits:
         for resource in Resource:
             requested = limits.get(resource)
             if requested is not None:
-                yield unenforced(resource, requested, NO_CGROUP)
+                yield unenforced(resource, requested, self._why)
 
     def usage(self) -> Usage:
         """Nothing is counted."""

@@ -23,7 +23,7 @@ from jobworker.cgroup.none import NoLimits
 
 def open_job_without_cgroup(plan: CgroupPlan) -> JobCgroup:
     """As ``open_job``, with members that the shim can tell."""
-    return ComposedJob(plan, trees=(), limits=NoLimits(), members=Descendants())
+    return ComposedJob(plan, trees=(), limits=NoLimits(plan), members=Descendants())
 
 
 class Descendants:
