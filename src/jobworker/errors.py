@@ -74,12 +74,13 @@ class JobWorkerError(Exception):
 
 
 class InvalidArgumentError(JobWorkerError):
-    """``cannot use {field} {value}: {why}``."""
+    """``cannot use {field} {value}: {why}``; a value of None is not shown."""
 
     code = ErrorCode.INVALID_ARGUMENT
 
     def __init__(self, field: str, value: object, why: str) -> None:
-        super().__init__(f"cannot use {field} {shown(value)}: {why}")
+        what = field if value is None else f"{field} {shown(value)}"
+        super().__init__(f"cannot use {what}: {why}")
         self.field = field
         self.why = why
 

@@ -41,7 +41,7 @@ from jobworker.model.ids import JobId, UserName, is_job_id_prefix, parse_user_na
 from jobworker.model.job import Job, JobFilter, JobPage
 from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
-from jobworker.model.spec import LABELS_MAX, JobSpec
+from jobworker.model.spec import LABELS_MAX, Isolation, JobSpec
 from jobworker.model.usage import OutputTotals, Usage
 
 
@@ -113,9 +113,6 @@ def spec_from_proto(message: pb.JobSpec) -> JobSpec:
         on_output_limit = member(
             ON_OUTPUT_LIMIT_NUMBERS, message.on_output_limit, "on_output_limit"
         )
-    isolation = None
-    if message.isolation != pb.ISOLATION_UNSPECIFIED:
-        isolation = member(ISOLATION_NUMBERS, message.isolation, "isolation")
     return JobSpec(
         argv=tuple(message.argv),
         env=dict(message.env),
@@ -126,8 +123,15 @@ def spec_from_proto(message: pb.JobSpec) -> JobSpec:
         limits=limits_from_proto(message.limits),
         max_output_bytes=message.max_output_bytes if message.HasField("max_output_bytes") else None,
         on_output_limit=on_output_limit,
-        isolation=isolation,
+        isolation=_isolation(message.isolation),
     )
+
+
+def _isolation(number: int) -> Isolation | None:
+    """None where nothing is said, as by a service from before there was isolation."""
+    if number == pb.ISOLATION_UNSPECIFIED:
+        return None
+    return member(ISOLATION_NUMBERS, number, "isolation")
 
 
 def usage_to_proto(usage: Usage) -> pb.Usage:
@@ -210,7 +214,7 @@ def _job_from_proto(message: pb.Job) -> Job:
         usage=usage_from_proto(message.usage),
         output=totals_from_proto(message.output),
         conditions=tuple(message.conditions),
-        isolation=member(ISOLATION_NUMBERS, message.isolation, "isolation"),
+        isolation=_isolation(message.isolation) or Isolation.NONE,
     )
 
 

@@ -30,8 +30,9 @@ max_connections = 1000
 # Output and watch streams at one time, of everybody together and of each user.
 max_streams = 1000
 max_streams_per_user = 200
-# A stream that has nothing to say for so long gives a sign of life.
-heartbeat = "15s"
+# A stream that has nothing to say for so long gives a sign of life; at most 15s, since
+# that is when clients give a silent service up.
+heartbeat = "5s"
 
 [tls]
 # PEM files.  They are taken up anew when they change, without a restart.

@@ -25,7 +25,7 @@ TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
 
 _ENV_NAME = re.compile(r"[^=\0]+")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
-_NAME = re.compile(rf"[^\0-\x1f\x7f]{{0,{NAME_CHARS_MAX}}}")
+_NAME = re.compile(rf"[^\0-\x1f\x7f\ud800-\udfff]{{0,{NAME_CHARS_MAX}}}")
 _LABEL_VALUE_CHARS_MAX: Final = 256
 
 
@@ -91,18 +91,20 @@ class JobSpec:
             raise InvalidArgumentError("max_output_bytes", self.max_output_bytes, why)
 
 
+def _too_many(amount: int, unit: str, most: int) -> str:
+    return f"it has {amount} {unit}, the most is {most}"
+
+
 def _check_argv(argv: tuple[str, ...]) -> None:
     if not argv or not argv[0]:
         raise InvalidArgumentError("argv", list(argv), "it takes the name of a program first")
     if len(argv) > ARGUMENTS_MAX:
-        raise InvalidArgumentError("argv", f"of {len(argv)} items", f"the most is {ARGUMENTS_MAX}")
+        raise InvalidArgumentError("argv", None, _too_many(len(argv), "items", ARGUMENTS_MAX))
     total = 0
     for place, argument in enumerate(argv):
         total += _check_text(f"argv[{place}]", argument)
     if total > ARGUMENTS_BYTES_MAX:
-        raise InvalidArgumentError(
-            "argv", f"of {total} bytes", f"the most is {ARGUMENTS_BYTES_MAX}"
-        )
+        raise InvalidArgumentError("argv", None, _too_many(total, "bytes", ARGUMENTS_BYTES_MAX))
 
 
 def _check_env(env: Mapping[str, str]) -> None:
@@ -114,7 +116,7 @@ def _check_env(env: Mapping[str, str]) -> None:
             )
         total += _check_text(f"env[{name}]", f"{name}={value}")
     if total > ARGUMENTS_BYTES_MAX:
-        raise InvalidArgumentError("env", f"of {total} bytes", f"the most is {ARGUMENTS_BYTES_MAX}")
+        raise InvalidArgumentError("env", None, _too_many(total, "bytes", ARGUMENTS_BYTES_MAX))
 
 
 def _check_text(field_name: str, text: str) -> int:
@@ -126,9 +128,7 @@ def _check_text(field_name: str, text: str) -> int:
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(field_name, text, "it is not valid Unicode text") from error
     if size > ARGUMENT_BYTES_MAX:
-        raise InvalidArgumentError(
-            field_name, f"of {size} bytes", f"the most is {ARGUMENT_BYTES_MAX}"
-        )
+        raise InvalidArgumentError(field_name, None, _too_many(size, "bytes", ARGUMENT_BYTES_MAX))
     return size
 
 
@@ -141,7 +141,7 @@ def _check_cwd(cwd: str) -> None:
 
 def _check_labels(labels: Mapping[str, str]) -> None:
     if len(labels) > LABELS_MAX:
-        raise InvalidArgumentError("labels", f"of {len(labels)} items", f"the most is {LABELS_MAX}")
+        raise InvalidArgumentError("labels", None, _too_many(len(labels), "items", LABELS_MAX))
     for key, value in labels.items():
         if _LABEL_KEY.fullmatch(key) is None:
             why = "a key takes 1-63 letters, digits, '.', '_', '/', '-', a letter or digit first"

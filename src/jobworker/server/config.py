@@ -60,7 +60,7 @@ class ServerSection:
     max_streams: _Count = 1000
     """Output and watch streams at one time, of everybody together."""
     max_streams_per_user: _Count = 200
-    heartbeat: Seconds = field(default=Seconds(15))
+    heartbeat: Seconds = field(default=Seconds(5))
     """A stream that has nothing to say for so long gives a sign of life."""
 
 
@@ -125,6 +125,9 @@ _LIMIT_NAMES: Final[Mapping[str, str]] = {
     "io_read_iops": "io_read_ops_per_s",
     "io_write_iops": "io_write_ops_per_s",
 }
+
+#: The patience of our own clients (client/backoff.py, ``Patience.silence_s``).
+_HEARTBEAT_S_MAX: Final = 15.0
 
 _CPU_RANGE: Final = f"it takes {format_cpus(CPU_MILLIS_MIN)} to {format_cpus(CPU_MILLIS_MAX)} CPUs"
 
@@ -256,6 +259,9 @@ def _read_sections(reader: SectionReader, table: dict[str, object]) -> Config:
         ),
         audit=reader.section(reader.take_table(table, "audit", "$"), "$.audit", AuditSection()),
     )
+    if config.server.heartbeat > _HEARTBEAT_S_MAX:
+        why = f"it takes at most {_HEARTBEAT_S_MAX:g} s: clients give a silent service up then"
+        reader.problems.append(f"$.server.heartbeat: {why}")
     reader.refuse_rest(policy, "$.policy", [role.value for role in Role])
     reader.refuse_rest(table, "$", [*(each.name for each in fields(Config)), "policy"])
     return config
