@@ -68,8 +68,8 @@ MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     ),
 }
 
-#: Cgroup parents that tests make carry the number of their pytest process.
-_OUR_CGROUP = re.compile(r"jobworker(?:-test-(?P<pid>\d+))?")
+#: Cgroup parents that tests and long runs make carry the number of their process.
+_OUR_CGROUP = re.compile(r"jobworker(?:-[a-z]+-(?P<pid>\d+))?")
 
 
 def is_strict() -> bool:
