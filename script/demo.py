@@ -243,7 +243,7 @@ class Demo:
     def follow_from_everywhere(self) -> None:
         self.heading("One job, five followers at once, and a late one: every byte to each of them")
         rounds = "for i in 1 2 3 4 5; do seq 200000; sleep 0.3; done"
-        job = self.alice.starts("--", "bash", "-c", f"{rounds} | tee >(sha256sum >&2)")
+        job = self.alice.starts("--", "bash", "-c", f"{rounds} | tee copy; sha256sum <copy >&2")
         follow = ["logs", "-f", "--stdout", job]
         self.alice.show(*follow)
         with ThreadPoolExecutor() as pool:
