@@ -1,0 +1,264 @@
+"""Files of the state directory are damaged: it is noticed and told, and all else is served."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from jobworker.errors import DataLossError, FailedPreconditionError, UnavailableError
+from jobworker.model import EndReason, Job, JobState, RequestId
+from jobworker.worker import Worker
+from support.faults import job_cgroups, kill, shims_of, wait_dead
+from support.worker import ALICE, BOB, WorkerPlace, collect, output_of, read_until, run, sh
+
+pytestmark = pytest.mark.anyio
+
+_LINES: Final = "for i in 1 2 3; do echo $i; echo err $i >&2; sleep 0.01; done"
+
+
+def cut(file: Path, size_bytes: int) -> None:
+    os.truncate(file, size_bytes)
+
+
+def scribble(file: Path) -> None:
+    """Over the middle of a file, as a broken disk or a careless program does."""
+    with file.open("r+b") as stream:
+        stream.seek(file.stat().st_size // 2)
+        stream.write(b"\xff" * 64)
+
+
+# -- the log ---------------------------------------------------------------------------------------
+
+
+async def test_a_cut_index_of_an_ended_job_costs_labels_and_no_byte(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job, whole = await run(worker, sh(_LINES))
+        index = place.job_directory(job.id) / "index"
+        for size_bytes in (index.stat().st_size - 7, 16, 0):
+            cut(index, size_bytes)
+            data = b""
+            async with contextlib.aclosing(worker.follow(job.id)) as events:
+                async for event in events:
+                    data += getattr(event, "data", b"")
+            assert data == whole.whole
+
+
+async def test_a_scribbled_index_is_passed_over(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job, whole = await run(worker, sh(_LINES))
+        scribble(place.job_directory(job.id) / "index")
+        assert (await collect(worker, job.id)).whole == whole.whole
+
+
+async def test_cut_output_is_told_and_never_a_short_read(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job, whole = await run(worker, sh(_LINES))
+        other, _ = await run(worker, sh("echo fine"))
+        cut(place.job_directory(job.id) / "output", len(whole.whole) - 1)
+        with pytest.raises(DataLossError, match="bytes were kept"):
+            await collect(worker, job.id)
+        assert (await collect(worker, other.id)).whole == b"fine\n"
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def ended_unheard(place: WorkerPlace, script: str) -> AsyncIterator[Job]:
+    """A job that ends while there is no worker."""
+    async with place.open(stop_jobs=False) as worker:
+        job = await worker.start(sh(script), owner=ALICE)
+        shims = shims_of(place.state_dir)
+    for pid in shims:
+        await wait_dead(pid)
+    yield job
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 100])
+async def test_a_half_written_ending_is_no_ending(place: WorkerPlace, size_bytes: int) -> None:
+    async with ended_unheard(place, "sleep 0.2; echo said; exit 3") as job:
+        cut(place.job_directory(job.id) / "exit.json", size_bytes)
+        async with place.open() as worker:
+            found = await worker.get(job.id)
+            assert found.ending is not None
+            assert (found.ending.reason, found.ending.exit_code) == (EndReason.LOST, None)
+            assert "exit.json" in found.ending.message
+            assert (await collect(worker, job.id)).whole == b"said\n"
+            assert await output_of(worker, sh("echo fine")) == "fine\n"
+
+
+@pytest.mark.parametrize("name", ["spec.json", "started.json", "stop.json"])
+async def test_a_damaged_record_does_not_cost_a_running_job(
+    place: WorkerPlace, cgroup_name: str, name: str
+) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        job = await worker.start(
+            sh("echo on; trap '' TERM; while :; do sleep 0.1; done"), owner=ALICE
+        )
+        await read_until(worker, job.id, lambda data: data == b"on\n")
+        if name == "stop.json":
+            await worker.stop(job.id, stopped_by=BOB, grace_s=60, wait=False)
+        cut(place.job_directory(job.id) / name, 5)
+    async with place.open(default_grace_s=0.2) as worker:
+        assert (await worker.get(job.id)).state in {JobState.RUNNING, JobState.STOPPING}
+        assert len(shims_of(place.state_dir)) == 1
+        # Without its order the worker still finds the job's processes.
+        kill(place.shim_pid(job.id))
+        ended = await worker.wait(job.id)
+        assert ended.ending is not None
+        assert ended.ending.reason is EndReason.LOST
+    assert not job_cgroups(cgroup_name)
+
+
+# -- the journal -----------------------------------------------------------------------------------
+
+
+async def three_jobs(worker: Worker) -> list[Job]:
+    """One that ended, one that runs, and one that a request made."""
+    ended, _ = await run(worker, sh("echo ended; exit 3"))
+    running = await worker.start(sh("echo on; exec sleep 1000"), owner=BOB)
+    asked, _ = await run(worker, sh("exit 4"), request_id=RequestId("asked"))
+    return [ended, running, asked]
+
+
+async def check_three(worker: Worker, jobs: list[Job]) -> None:
+    ended, running, asked = jobs
+    found = {job.id: job for job in (await worker.list()).jobs}
+    assert found.keys() == {job.id for job in jobs}
+    assert [found[job.id].owner for job in jobs] == [ALICE, BOB, ALICE]
+    assert found[running.id].state is JobState.RUNNING
+    assert found[ended.id].ending == ended.ending
+    assert (await collect(worker, ended.id)).whole == b"ended\n"
+    again = await worker.start(sh("exit 4"), owner=ALICE, request_id=RequestId("asked"))
+    assert again.id == asked.id
+    stopped = await worker.stop(running.id, stopped_by=BOB, grace_s=0)
+    assert stopped.ending is not None
+    assert stopped.ending.reason is EndReason.STOPPED
+
+
+async def test_a_journal_that_is_none_is_made_anew(place: WorkerPlace) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        jobs = await three_jobs(worker)
+        uids = [await worker.start(sh("id -u"), owner=owner) for owner in (ALICE, BOB)]
+        before = [(await collect(worker, job.id)).whole for job in uids]
+        for job in uids:
+            await worker.delete(job.id)
+    (place.state_dir / "journal.sqlite").write_bytes(b"no database" * 1000)
+    async with place.open() as worker:
+        await check_three(worker, jobs)
+        # Nobody is given the user of somebody else.
+        uids = [await worker.start(sh("id -u"), owner=owner) for owner in (BOB, ALICE)]
+        after = [(await collect(worker, job.id)).whole for job in uids]
+    assert after == before[::-1]
+    assert list(place.state_dir.glob("journal.sqlite.damaged-*"))
+
+
+async def test_damage_found_in_use_is_told_and_mended_by_the_next_start(
+    place: WorkerPlace,
+) -> None:
+    journal = place.state_dir / "journal.sqlite"
+    async with place.open(stop_jobs=False) as worker:
+        jobs = await three_jobs(worker)
+    _ruin_pages(journal)
+    with pytest.MonkeyPatch.context() as patch:
+        # As if it were too large to be checked at each start.
+        patch.setattr("jobworker.jobs.journal._CHECKED_BYTES_MAX", 0)
+        with contextlib.suppress(DataLossError, BaseExceptionGroup):
+            async with place.open(stop_jobs=False) as worker:
+                with pytest.raises(DataLossError, match="started anew"):
+                    await worker.list()
+                # What runs is served without it.
+                assert (await worker.get(jobs[1].id)).state is JobState.RUNNING
+                assert b"on\n" in await read_until(worker, jobs[1].id, lambda data: data)
+        assert (place.state_dir / "journal.sqlite.damaged").exists()
+        async with place.open() as worker:
+            await check_three(worker, jobs)
+    assert not (place.state_dir / "journal.sqlite.damaged").exists()
+
+
+def _ruin_pages(journal: Path) -> None:
+    """All but the first page, which makes it a database still."""
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    size_bytes = journal.stat().st_size
+    with journal.open("r+b") as stream:
+        stream.seek(page_bytes)
+        stream.write(b"\xa5" * (size_bytes - page_bytes))
+
+
+_KILLED_REBUILD: Final = """
+import asyncio, os, signal, sys
+from pathlib import Path
+import jobworker.jobs.recovery as recovery
+from jobworker.worker import WorkerSettings, open_worker
+recovery._put_all = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+async def main():
+    async with open_worker(Path(sys.argv[1]), WorkerSettings(cgroup_parent=sys.argv[2])):
+        pass
+asyncio.run(main())
+"""
+
+
+async def test_a_rebuild_that_is_killed_is_done_again(place: WorkerPlace, cgroup_name: str) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        jobs = await three_jobs(worker)
+    (place.state_dir / "journal.sqlite").write_bytes(b"no database" * 1000)
+    for _ in range(2):
+        killed = subprocess.run(
+            [sys.executable, "-c", _KILLED_REBUILD, place.state_dir, cgroup_name], check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+    async with place.open() as worker:
+        await check_three(worker, jobs)
+
+
+# -- the directory itself --------------------------------------------------------------------------
+
+
+async def test_a_job_directory_that_was_removed_is_told(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    async with place.open() as worker:
+        job = await worker.start(sh("echo on; sleep 0.5; exit 1"), owner=ALICE)
+        await read_until(worker, job.id, lambda data: data == b"on\n")
+        (shim,) = shims_of(place.state_dir)
+        shutil.rmtree(place.job_directory(job.id))
+        ended = await worker.wait(job.id)
+        assert ended.ending is not None
+        assert ended.ending.reason is EndReason.LOST
+        assert "its directory is gone" in ended.ending.message
+        assert await output_of(worker, sh("echo fine")) == "fine\n"
+    # Its shim does not try for ever to write where nothing can be written.
+    await wait_dead(shim)
+    assert not job_cgroups(cgroup_name)
+
+
+async def test_a_state_directory_that_vanished_is_told(place: WorkerPlace) -> None:
+    moved = place.state_dir.with_name(f"{place.state_dir.name}-moved")
+    async with place.open() as worker:
+        place.state_dir.rename(moved)
+        try:
+            with pytest.raises(UnavailableError, match="No such file or directory"):
+                await worker.start(sh("true"), owner=ALICE)
+        finally:
+            moved.rename(place.state_dir)
+        assert await output_of(worker, sh("echo back")) == "back\n"
+
+
+async def test_a_second_worker_is_refused_by_name(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        with pytest.raises(FailedPreconditionError, match=rf"pid {os.getpid()}\b"):
+            async with place.open():
+                pass
+        assert await output_of(worker, sh("echo fine")) == "fine\n"

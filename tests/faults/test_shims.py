@@ -1,0 +1,126 @@
+"""Shims are killed at drawn moments; the machine goes down: LOST, and all that was written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import pytest
+
+from jobworker.model import EndReason, JobState
+from support.faults import (
+    Writing,
+    is_alive,
+    job_cgroups,
+    kill,
+    kill_jobs,
+    shims_of,
+    wait_dead,
+    witness_directory,
+    witnessed,
+)
+from support.worker import ALICE, WorkerPlace, collect, read_until, sh
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_whose_shim_is_killed_is_lost_with_all_output_until_then(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    drawn = random.Random(3)
+    with witness_directory(place.state_dir) as witnesses:
+        async with place.open() as worker:
+            writings = [
+                Writing(name=f"w{number}", lines=100_000, width=drawn.choice((40, 2000)))
+                for number in range(6)
+            ]
+            jobs = [
+                await worker.start(writing.spec(witnesses), owner=ALICE) for writing in writings
+            ]
+            async with asyncio.TaskGroup() as tasks:
+                followers = [tasks.create_task(collect(worker, job.id)) for job in jobs]
+                for job in jobs:
+                    await asyncio.sleep(drawn.uniform(0, 0.03))  # noqa: TID251 - a drawn moment
+                    kill(place.shim_pid(job.id))
+            for job, writing, follower in zip(jobs, writings, followers, strict=True):
+                output = follower.result()
+                ended = await worker.wait(job.id)
+                assert ended.ending == output.ending
+                assert output.ending.reason is EndReason.LOST
+                assert (output.ending.exit_code, output.ending.signal) == (None, None)
+                assert "its shim was killed" in output.ending.message
+                assert ended.output.kept_bytes == len(output.whole)
+                enough = writing.expected(2 * output.whole.count(b"\n") + 2)
+                for got, whole in zip((output.stdout, output.stderr), enough, strict=True):
+                    assert whole.startswith(got)
+        pids = [pid for runs in witnessed(witnesses).values() for pid in runs]
+    assert not any(map(is_alive, pids))
+    assert not job_cgroups(cgroup_name)
+
+
+async def test_what_a_killed_job_left_is_killed_though_it_hides(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job = await worker.start(
+            sh("setsid sh -c 'setsid sleep 1000 & echo $!' ; exec sleep 1000"), owner=ALICE
+        )
+        pid = int(await read_until(worker, job.id, lambda data: data.endswith(b"\n")))
+        assert is_alive(pid)
+        kill(place.shim_pid(job.id))
+        ended = await worker.wait(job.id)
+        assert ended.ending is not None
+        assert ended.ending.reason is EndReason.LOST
+        assert not is_alive(pid)
+
+
+async def test_a_machine_that_went_down_leaves_lost_jobs_and_true_endings(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        over = await worker.start(sh("echo over; exit 4"), owner=ALICE)
+        await worker.wait(over.id)
+        running = await worker.start(sh("echo so far; exec sleep 1000"), owner=ALICE)
+        await read_until(worker, running.id, lambda data: data == b"so far\n")
+        unheard = await worker.start(sh("sleep 0.3; exit 6"), owner=ALICE)
+    for pid in shims_of(place.state_dir):
+        if pid != place.shim_pid(running.id):
+            await wait_dead(pid)
+    await kill_jobs(place.state_dir, cgroup_name)
+    # What another boot looks like: no process of the old one, another name of the boot.
+    (place.state_dir / "boot").write_text("another")
+    for record in (place.state_dir / "jobs").glob("*/shim.json"):
+        name = json.loads(record.read_bytes())
+        record.write_text(json.dumps({**name, "boot_id": "another"}))
+    async with place.open() as worker:
+        found = {job.id: job for job in (await worker.list()).jobs}
+        assert {job.state for job in found.values()} == {JobState.ENDED}
+        endings = [found[job.id].ending for job in (over, running, unheard)]
+        assert [(one.reason, one.exit_code) for one in endings if one] == [
+            (EndReason.EXITED, 4),
+            (EndReason.LOST, None),
+            (EndReason.EXITED, 6),
+        ]
+        assert endings[1] is not None
+        assert endings[1].message == "the machine went down while it ran"
+        assert (await collect(worker, running.id)).whole == b"so far\n"
+
+
+async def test_a_pid_that_another_process_has_now_is_not_taken_for_the_shim(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        job = await worker.start(sh("exec sleep 1000"), owner=ALICE)
+        record = place.job_directory(job.id) / "shim.json"
+    await kill_jobs(place.state_dir, cgroup_name)
+    stranger = await asyncio.create_subprocess_exec("sleep", "1000")
+    try:
+        name = json.loads(record.read_bytes())
+        record.write_text(json.dumps({**name, "pid": stranger.pid}))
+        async with place.open() as worker:
+            found = await worker.get(job.id)
+            assert found.ending is not None
+            assert found.ending.reason is EndReason.LOST
+        assert stranger.returncode is None
+    finally:
+        stranger.kill()
+        await stranger.wait()
