@@ -19,6 +19,7 @@ from typing import Any, Final
 import grpc
 
 from jobworker.api.status import from_rpc_error
+from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.v1.job_worker_pb2_grpc import JobWorkerStub
 from jobworker.client.backoff import Backoff, Patience
 from jobworker.client.target import Target
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _Method = Callable[..., Any]
 """A method of the generated stub, which has no types."""
+
+_STREAM_OUTPUT: Final = f"/{pb.DESCRIPTOR.services_by_name['JobWorker'].full_name}/StreamOutput"
 
 #: A job may carry 4 MiB of arguments and environment, and gRPC's own bound is 4 MiB for the whole
 #: message.
@@ -74,6 +77,10 @@ class Connection:
         self.patience = patience
         # The generated stub is not typed.
         self.stub: Any = JobWorkerStub(channel)  # type: ignore[no-untyped-call]
+        self.stream_output: _Method = channel.unary_stream(
+            _STREAM_OUTPUT, request_serializer=pb.StreamOutputRequest.SerializeToString
+        )
+        """The stub's, with answers as they came: for ``jobworker.api.wire``."""
 
     async def reach(self) -> None:
         """Wait until the connection stands; raises UnavailableError with the diagnosis.

@@ -19,6 +19,7 @@ from typing import Final
 from jobworker.api import convert
 from jobworker.api.scalars import duration_to_proto, micros_to_proto
 from jobworker.api.v1 import job_worker_pb2 as pb
+from jobworker.api.wire import decode_event
 from jobworker.client.backoff import Backoff, Patience
 from jobworker.client.connection import Connection, open_connection
 from jobworker.client.follow import OutputCursor
@@ -156,13 +157,13 @@ class Client:
             request = _stream_request(
                 job_id, cursor, follow=follow, stream=stream, exact_times=exact_times
             )
-            messages = self._connection.stream(self._stub.StreamOutput, request)
+            messages = self._connection.stream(self._connection.stream_output, request)
             failure = UnavailableError("read on", "the stream ended before the output did")
             async with contextlib.aclosing(messages):
                 try:
                     async for message in messages:
                         backoff.progress()
-                        event = convert.event_from_proto(message)
+                        event = decode_event(message)
                         cursor.accept(event)
                         if not isinstance(event, Heartbeat):
                             yield event
