@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import stat
 from typing import Final
 
 STDOUT: Final = 1
 STDERR: Final = 2
+#: /dev/null: null(4).
+_NULL: Final = os.makedev(1, 3)
 _COLUMNS_DEFAULT: Final = 80
 _NAMES: Final = {STDOUT: "standard output", STDERR: "standard error"}
 
@@ -37,6 +40,16 @@ def write(descriptor: int, data: bytes) -> None:
             _wait_writable(descriptor)
         except OSError as error:
             raise OutputError(descriptor, error) from error
+
+
+def is_unheld(descriptor: int) -> bool:
+    """Does a write to it come back at once, whatever others do?  So it is with files and /dev/null,
+    not with pipes and terminals."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:  # closed: the write will tell
+        return True
+    return stat.S_ISREG(status.st_mode) or status.st_rdev == _NULL
 
 
 def show(text: str) -> None:

@@ -42,15 +42,20 @@ async def copy_output(
     events: AsyncGenerator[Chunk | EndOfOutput, None], *, stamper: LineStamper | None = None
 ) -> EndOfOutput:
     """Each piece to the descriptor of its stream; the last event.  Raises OutputError."""
+    unheld = {descriptor for descriptor in _DESCRIPTORS.values() if console.is_unheld(descriptor)}
     async with contextlib.aclosing(events):
         async for event in events:
             if isinstance(event, EndOfOutput):
                 _say_dropped(event)
                 return event
             data = event.data if stamper is None else stamper.stamp(event)
-            # In a thread: a terminal that is held, or a slow reader, must not keep signals from
-            # being heard.
-            await asyncio.to_thread(console.write, _DESCRIPTORS[event.stream], data)
+            descriptor = _DESCRIPTORS[event.stream]
+            if descriptor in unheld:
+                console.write(descriptor, data)
+            else:
+                # In a thread, which takes a third of the speed: a terminal that is held, or a slow
+                # reader, must not keep signals from being heard.
+                await asyncio.to_thread(console.write, descriptor, data)
     raise DataLossError("print the output of the job", "it ended without saying so")
 
 
