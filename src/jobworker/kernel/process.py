@@ -3,7 +3,7 @@
 A process is named by boot, pid and start time; a pidfd made from such a name refers to that process
 or is not made at all.
 
-Source: proc_pid_stat(5), field 22; pidfd_open(2); random(4), boot_id.
+Source: proc_pid_stat(5), fields 3 and 22; pidfd_open(2); random(4), boot_id.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from typing import Final
 
 #: One line; its 52 numbers and a name of at most 64 bytes take less.
 _PROC_FILE_BYTES: Final = 4096
+
+
+#: Zombie and dead: it has ended, though nobody may ever have waited for it.
+_DEAD: Final = frozenset({b"Z", b"X"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,8 @@ def name_process(pid: int) -> ProcessName:
         raise ProcessLookupError(pid) from error
     # The command stands in parentheses and may contain spaces and parentheses itself.
     fields = stat[stat.rindex(b")") + 2 :].split()
+    if fields[0] in _DEAD:
+        raise ProcessLookupError(pid)
     return ProcessName(pid=pid, start_ticks=int(fields[19]), boot_id=read_boot_id())
 
 
