@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -215,10 +215,10 @@ async def test_a_rebuild_that_is_killed_is_done_again(place: WorkerPlace, cgroup
         jobs = await three_jobs(worker)
     (place.state_dir / "journal.sqlite").write_bytes(b"no database" * 1000)
     for _ in range(2):
-        killed = subprocess.run(
-            [sys.executable, "-c", _KILLED_REBUILD, place.state_dir, cgroup_name], check=False
+        killed = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _KILLED_REBUILD, place.state_dir, cgroup_name)
         )
-        assert killed.returncode == -signal.SIGKILL
+        assert await killed.wait() == -signal.SIGKILL
     async with place.open() as worker:
         await check_three(worker, jobs)
 
