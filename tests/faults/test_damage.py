@@ -11,12 +11,12 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from jobworker.errors import DataLossError, FailedPreconditionError, UnavailableError
-from jobworker.model import EndReason, Job, JobState, RequestId
+from jobworker.model import Chunk, EndReason, Job, JobState, RequestId, Stream
 from jobworker.worker import Worker
 from support.faults import job_cgroups, kill, shims_of, wait_dead
 from support.worker import ALICE, BOB, WorkerPlace, collect, output_of, read_until, run, sh
@@ -40,24 +40,38 @@ def scribble(file: Path) -> None:
 # -- the log ---------------------------------------------------------------------------------------
 
 
-async def test_a_cut_index_of_an_ended_job_costs_labels_and_no_byte(place: WorkerPlace) -> None:
+async def read_with_fault(worker: Worker, job: Job, **view: Any) -> tuple[bytes, str]:
+    """All that is delivered, and the fault by which the stream ends instead of an end message."""
+    data = b""
+    async with contextlib.aclosing(worker.follow(job.id, **view)) as events:
+        try:
+            async for event in events:
+                assert isinstance(event, Chunk)
+                data += event.data
+        except DataLossError as fault:
+            return data, str(fault)
+    raise AssertionError("the damage was not told")
+
+
+async def test_a_cut_index_costs_no_byte_and_is_told(place: WorkerPlace) -> None:
     async with place.open() as worker:
         job, whole = await run(worker, sh(_LINES))
         index = place.job_directory(job.id) / "index"
         for size_bytes in (index.stat().st_size - 7, 16, 0):
             cut(index, size_bytes)
-            data = b""
-            async with contextlib.aclosing(worker.follow(job.id)) as events:
-                async for event in events:
-                    data += getattr(event, "data", b"")
+            data, fault = await read_with_fault(worker, job)
             assert data == whole.whole
+            assert "whose the others are is not known" in fault
+            # Or the end would say that this was all.
+            data, _ = await read_with_fault(worker, job, stream=Stream.STDERR)
+            assert whole.stderr.startswith(data)
 
 
-async def test_a_scribbled_index_is_passed_over(place: WorkerPlace) -> None:
+async def test_a_scribbled_index_costs_no_byte_and_is_told(place: WorkerPlace) -> None:
     async with place.open() as worker:
         job, whole = await run(worker, sh(_LINES))
         scribble(place.job_directory(job.id) / "index")
-        assert (await collect(worker, job.id)).whole == whole.whole
+        assert (await read_with_fault(worker, job))[0] == whole.whole
 
 
 async def test_cut_output_is_told_and_never_a_short_read(place: WorkerPlace) -> None:

@@ -10,6 +10,7 @@ from jobworker.errors import DataLossError, InvalidArgumentError
 from jobworker.jobs.live import LiveJob
 from jobworker.jobs.measuring import Meter
 from jobworker.jobs.registry import Registry
+from jobworker.model.ending import EndReason
 from jobworker.model.ids import JobId
 from jobworker.model.job import Job
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat
@@ -99,6 +100,11 @@ def _check_kept(log: LogReader, job: Job) -> None:
     if kept != recorded:
         why = f"{recorded} bytes were kept, and its log has {kept}"
         raise DataLossError(f"read the output of job {job.id}", why)
+    indexed = log.indexed_bytes()
+    # A shim that was killed may have left bytes that it had not indexed; one that ended has not.
+    if indexed != kept and job.ending.reason is not EndReason.LOST:
+        why = f"of its {kept} bytes the index knows {indexed}: whose the others are is not known"
+        raise DataLossError(f"tell the streams of job {job.id} apart", why)
 
 
 def _check_none_kept(job: Job, offset: int) -> None:
