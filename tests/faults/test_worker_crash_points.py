@@ -1,0 +1,192 @@
+"""SIGKILL for the worker's process at each step of a start, a stop and a removal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from jobworker.errors import JobNotFoundError, StartFailedError
+from jobworker.model import EndReason, JobId, JobState, RequestId
+from support.faults import (
+    CrashPoint,
+    Writing,
+    is_alive,
+    job_cgroups,
+    shims_of,
+    wait_dead,
+    witness_directory,
+    witnessed,
+)
+from support.worker import ALICE, BOB, WorkerPlace, collect
+
+pytestmark = pytest.mark.anyio
+
+_REQUEST: Final = RequestId("once")
+
+#: What the process does that will be killed: one start, and then what is asked for by name.
+_PROGRAM: Final = """
+async def main(state_dir, cgroup_parent, argv, what):
+    async with open_worker(Path(state_dir), WorkerSettings(cgroup_parent=cgroup_parent)) as worker:
+        spec = JobSpec(argv=tuple(json.loads(argv)), labels={"writing": "w"})
+        job = await worker.start(spec, owner="alice", request_id="once")
+        if what == "stop":
+            await worker.stop(job.id, stopped_by="bob", grace_s=0)
+        await worker.wait(job.id)
+        if what == "delete":
+            await worker.delete(job.id)
+import asyncio, json, sys
+from pathlib import Path
+from jobworker.model import JobSpec
+from jobworker.worker import WorkerSettings, open_worker
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def point(owner: str, name: str, when: str) -> CrashPoint:
+    return CrashPoint(owner=f"jobworker.{owner}", name=name, when=when)
+
+
+#: Nothing is recorded: the repeated request is the first one.
+UNRECORDED: Final = [point("jobs.catalog", "insert", "before")]
+#: Recorded, and no order given: the repeated request is told that it failed.
+UNORDERED: Final = [
+    point("jobs.starting:Starter", "_write_order", "before"),
+    point("jobs.starting:Starter", "_write_order", "after"),
+    point("shim.launcher:Launcher", "order", "before"),
+    point("shim.launcher", "_try_send", "before"),
+]
+#: Ordered: the job starts, whoever lives.
+ORDERED: Final = [
+    point("shim.launcher", "_try_send", "after"),
+    point("jobs.starting:Starter", "_take_up", "before"),
+    point("jobs.registry:Registry", "change", "before"),
+    point("jobs.registry:Registry", "change", "after"),
+    point("jobs.catalog", "update", "before"),
+]
+
+
+async def run_killed(
+    place: WorkerPlace, crash: CrashPoint, writing: Writing, witnesses: Path, what: str = ""
+) -> None:
+    """A worker in a process of its own, until it dies at the point."""
+    settings = place.settings
+    argv = json.dumps(writing.spec(witnesses).argv)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", crash.code + _PROGRAM),
+        *(str(place.state_dir), str(settings.cgroup_parent), argv, what),
+    )
+    async with asyncio.timeout(30):
+        assert await process.wait() == -signal.SIGKILL, "it was not killed at the point"
+
+
+async def check_nothing_left(place: WorkerPlace, witnesses: Path, cgroup_name: str) -> None:
+    for pid in shims_of(place.state_dir):
+        await wait_dead(pid)
+    runs = witnessed(witnesses).get("w", [])
+    assert len(runs) <= 1
+    assert not any(map(is_alive, runs))
+    assert not job_cgroups(cgroup_name)
+
+
+@pytest.mark.parametrize("crash", UNRECORDED, ids=str)
+async def test_a_start_that_was_not_recorded_never_was(
+    place: WorkerPlace, cgroup_name: str, crash: CrashPoint
+) -> None:
+    writing = Writing(name="w", lines=4, end=3)
+    with witness_directory(place.state_dir) as witnesses:
+        await run_killed(place, crash, writing, witnesses)
+        async with place.open() as worker:
+            assert not (await worker.list()).jobs
+            job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
+            assert (await worker.wait(job.id)).ending is not None
+        await check_nothing_left(place, witnesses, cgroup_name)
+        assert witnessed(witnesses)
+
+
+@pytest.mark.parametrize("crash", UNORDERED, ids=str)
+async def test_a_start_that_was_only_recorded_failed(
+    place: WorkerPlace, cgroup_name: str, crash: CrashPoint
+) -> None:
+    writing = Writing(name="w", lines=4, end=3)
+    with witness_directory(place.state_dir) as witnesses:
+        await run_killed(place, crash, writing, witnesses)
+        async with place.open() as worker:
+            (job,) = (await worker.list()).jobs
+            assert job.ending is not None
+            assert job.ending.reason is EndReason.START_FAILED
+            assert "interrupted" in job.ending.message
+            with pytest.raises(StartFailedError, match="interrupted"):
+                await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
+        await check_nothing_left(place, witnesses, cgroup_name)
+        assert not witnessed(witnesses)
+
+
+@pytest.mark.parametrize("crash", ORDERED, ids=str)
+async def test_a_start_that_was_ordered_is_the_one_job(
+    place: WorkerPlace, cgroup_name: str, crash: CrashPoint
+) -> None:
+    writing = Writing(name="w", lines=20, period_s=0.02, end=3)
+    with witness_directory(place.state_dir) as witnesses:
+        await run_killed(place, crash, writing, witnesses)
+        async with place.open() as worker:
+            spec = writing.spec(witnesses)
+            job = await worker.start(spec, owner=ALICE, request_id=_REQUEST)
+            output = await collect(worker, job.id)
+            assert (output.stdout, output.stderr) == writing.expected()
+            assert (output.ending.reason, output.ending.exit_code) == (EndReason.EXITED, 3)
+            assert [one.id for one in (await worker.list()).jobs] == [job.id]
+        await check_nothing_left(place, witnesses, cgroup_name)
+        assert len(witnessed(witnesses)["w"]) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_recorded_stop_is_carried_through(
+    place: WorkerPlace, cgroup_name: str, when: str
+) -> None:
+    writing = Writing(name="w", lines=1000, period_s=1)
+    crash = point("jobs.endings:Endings", "wake_shim", when)
+    with witness_directory(place.state_dir) as witnesses:
+        await run_killed(place, crash, writing, witnesses, "stop")
+        async with place.open() as worker:
+            (job,) = (await worker.list()).jobs
+            ended = await worker.wait(job.id)
+            assert ended.ending is not None
+            assert (ended.ending.reason, ended.ending.stopped_by) == (EndReason.STOPPED, BOB)
+        await check_nothing_left(place, witnesses, cgroup_name)
+
+
+@pytest.mark.parametrize(
+    "crash",
+    [
+        point("jobs.catalog", "delete", "before"),
+        point("jobs.directories:StateDirectory", "remove_job", "before"),
+        point("jobs.directories:StateDirectory", "remove_job", "after"),
+    ],
+    ids=str,
+)
+async def test_a_removal_is_done_or_not_begun(
+    place: WorkerPlace, cgroup_name: str, crash: CrashPoint
+) -> None:
+    writing = Writing(name="w", lines=4, end=3)
+    with witness_directory(place.state_dir) as witnesses:
+        await run_killed(place, crash, writing, witnesses, "delete")
+        (job_id,) = [JobId(name) for name in _seen_ids(place)] or [JobId("")]
+        async with place.open() as worker:
+            jobs = (await worker.list()).jobs
+            if crash.name == "delete":
+                assert [(job.id, job.state) for job in jobs] == [(job_id, JobState.ENDED)]
+                await worker.delete(job_id)
+            assert not (await worker.list()).jobs
+            with pytest.raises(JobNotFoundError):
+                await worker.get(job_id)
+        await check_nothing_left(place, witnesses, cgroup_name)
+
+
+def _seen_ids(place: WorkerPlace) -> list[str]:
+    return [folder.name for folder in (place.state_dir / "jobs").iterdir()]
