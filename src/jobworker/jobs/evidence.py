@@ -23,7 +23,7 @@ from jobworker.model.usage import OutputTotals
 from jobworker.output.reader import LogReader
 from jobworker.shim import records
 from jobworker.shim.order import Order
-from jobworker.shim.server import FAULT_FILE
+from jobworker.shim.shim import FAULT_FILE
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from typing import Final
 from jobworker.cgroup.interface import CgroupPlan
 from jobworker.model.spec import OnOutputLimit
 
-#: Paths of a few cgroups.
-_MESSAGE_BYTES: Final = 64 * 1024
-_FDS_MAX: Final = 6
+#: Paths of a few cgroups, and an answer of some 100 bytes for each limited disk.
+_MESSAGE_BYTES: Final = 128 * 1024
+_FDS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +33,13 @@ class Handoff:
     on_output_limit: OnOutputLimit
     has_init: bool
     """``pid`` is an init that tells how the command ended through a pipe."""
+    answer: bytes
+    """For the worker that ordered the start."""
 
 
 def send_handoff(to_shim: socket.socket, handoff: Handoff, fds: Sequence[int]) -> None:
-    """fds: board, output, index, the read ends of stdout and stderr, and with an init that of the
-    command's status; borrowed.
+    """fds: the job's directory, the line to the worker; board, output, index; the read ends of
+    stdout and stderr, and with an init that of the command's status.  Borrowed.
     """
     message = marshal.dumps(
         (
@@ -48,6 +50,7 @@ def send_handoff(to_shim: socket.socket, handoff: Handoff, fds: Sequence[int]) -
             handoff.max_output_bytes,
             handoff.on_output_limit.value,
             handoff.has_init,
+            handoff.answer,
         )
     )
     socket.send_fds(to_shim, [message], fds)
@@ -59,7 +62,8 @@ def receive_handoff(from_start: socket.socket) -> tuple[Handoff, list[int]] | No
     if not message:
         return None
     # From our own child, over a socket that nobody else has.
-    pid, plan, timeout_s, grace_s, most, on_limit, has_init = marshal.loads(message)  # noqa: S302
+    values = marshal.loads(message)  # noqa: S302
+    pid, plan, timeout_s, grace_s, most, on_limit, has_init, answer = values
     handoff = Handoff(
         pid=pid,
         cgroup=CgroupPlan.from_json(plan),
@@ -68,5 +72,6 @@ def receive_handoff(from_start: socket.socket) -> tuple[Handoff, list[int]] | No
         max_output_bytes=most,
         on_output_limit=OnOutputLimit(on_limit),
         has_init=has_init,
+        answer=answer,
     )
     return handoff, fds

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobworker.errors import UnavailableError
-from jobworker.shim.server import ORDER
+from jobworker.shim.shim import ORDER
 
 #: Starts are settled in milliseconds; a file system that hangs can make them slow.
 _SETTLE_TIMEOUT_S: Final = 30.0

@@ -1,4 +1,4 @@
-"""The launcher process: forks a shim for each order that comes over its socket.
+"""The launcher process: has a shim ready for the next order that comes over its socket.
 
 Started as ``python -I -S``, it has one thread and has loaded nothing but the standard library and
 the floors below, so that forking it is cheap and safe.  It ends when the worker's end of the socket
@@ -13,21 +13,17 @@ import os
 import signal
 import socket
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from jobworker.kernel import privileges
 from jobworker.kernel.process import read_boot_id, set_oom_score
 from jobworker.shim import shim
-from jobworker.shim.start import Line
 from jobworker.shim.supervise import WAKE_SIGNAL
 
-#: An order is one byte with two descriptors: the job's directory and the line for the answer.
-ORDER: bytes = b"\1"
-_ORDER_FDS = 2
+#: Shims in a row that ended without an order; then the worker is to start another launcher.
+_FAILURES_MAX: Final = 10
 #: Of launcher and shims, from -1000 (never) to 1000 (first): proc_pid_oom_score_adj(5).
 OOM_SCORE = -900
-#: Where a shim that failed leaves its traceback, in the job's directory.
-FAULT_FILE = "shim.fault"
 
 
 def main() -> None:
@@ -51,34 +47,41 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    while True:
-        data, fds, _, _ = socket.recv_fds(orders, len(ORDER), _ORDER_FDS)
-        if not data:
+    failures = 0
+    while failures < _FAILURES_MAX:
+        if _wait_until_taken(orders, settled):
+            failures = 0
+        elif _is_closed(orders):
             return
-        directory, report = fds
+        else:
+            failures += 1
+
+
+def _wait_until_taken(orders: socket.socket, settled: int) -> bool:
+    """Fork a shim and wait until it has an order; False if it ended without one."""
+    read_end, taken = os.pipe2(os.O_CLOEXEC)
+    try:
         if os.fork() == 0:
-            orders.close()
-            _be_shim(directory, Line(report=report, settled=settled))
-        os.close(directory)
-        os.close(report)
+            _be_shim(orders, settled, taken)
+    finally:
+        os.close(taken)
+    is_taken = bool(os.read(read_end, 1))
+    os.close(read_end)
+    return is_taken
 
 
-def _be_shim(directory: int, line: Line) -> NoReturn:
+def _is_closed(orders: socket.socket) -> bool:
+    """Has the worker closed its end, and is no order of it left?"""
+    try:
+        return not orders.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+
+
+def _be_shim(orders: socket.socket, settled: int, taken: int) -> NoReturn:
     try:
         os.setsid()
-        shim.run(directory, line)
-    except BaseException:  # noqa: BLE001 - the last words of this process, whatever ends it
-        with contextlib.suppress(OSError):
-            _leave_fault(directory)
+        shim.run(orders, settled, taken)
+    except BaseException:  # noqa: BLE001 - told by the shim itself; whatever it is ends here
         os._exit(1)
     os._exit(0)
-
-
-def _leave_fault(directory: int) -> None:
-    import traceback  # noqa: PLC0415 - a third of the launcher, and seldom needed
-
-    # The first one counts: what the start met, not that the shim then found it dead.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    fd = os.open(FAULT_FILE, flags, 0o600, dir_fd=directory)
-    os.write(fd, traceback.format_exc().encode("utf-8", "backslashreplace"))
-    os.close(fd)

@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jobworker.cgroup.choose import open_job
-from jobworker.cgroup.interface import JobCgroup
+from jobworker.cgroup.interface import CgroupPlan, JobCgroup, Mode
 from jobworker.errors import errno_text
-from jobworker.kernel import clone, pipes, privileges
+from jobworker.kernel import clone, pipes
+from jobworker.kernel.disks import BlockDevice
 from jobworker.kernel.process import name_process
 from jobworker.model.ending import Ending, EndReason
-from jobworker.model.limits import EffectiveLimit
-from jobworker.model.spec import Isolation
+from jobworker.model.limits import EffectiveLimit, Limits
+from jobworker.model.spec import Isolation, OnOutputLimit
 from jobworker.output.log import OUTPUT_FILE, make_board, make_log, open_log
 from jobworker.shim import records
 from jobworker.shim.child import Ends, Failure, execute, read_failure
 from jobworker.shim.handoff import Handoff, send_handoff
 from jobworker.shim.init import clone_flags
-from jobworker.shim.order import Order, read_order
+from jobworker.shim.order import Account, Order, read_order
 
 
 class RefusedError(Exception):
@@ -43,45 +43,32 @@ class RefusedError(Exception):
         self.answer = {"why": why, "errno": number, "path": path, "resource": resource}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """To the worker that ordered the start; it may be dead at the other end."""
+def warm_up() -> None:
+    """Go through what every start goes through, on a sample, before there is an order.
 
-    report: int
-    """Write end of a pipe: one JSON object, then closed."""
-    settled: int
-    """A lock that tells a later worker that this start is not settled yet; closed when it is."""
-
-    def answer(self, message: Mapping[str, object]) -> None:
-        """Say how the start went."""
-        with contextlib.suppress(BrokenPipeError):  # its successor reads the records
-            os.write(self.report, records.encode(message))
-
-    def close(self) -> None:
-        """Of this process's copies: the start is settled when no process has one."""
-        os.close(self.report)
-        os.close(self.settled)
+    The pages of memory that are touched become this process's own now and not while somebody waits.
+    """
+    order = Order.from_json(json.loads(_SAMPLE))
+    open_job(order.cgroup)
+    records.encode(order.to_json())
+    name_process(os.getpid())
 
 
-def start(directory: int, line: Line, to_shim: socket.socket, shim_pid: int) -> None:
+def start(directory: int, report: int, to_shim: socket.socket, shim_pid: int) -> None:
     """Carry out the order in a job's directory up to the running command, or record why not.
 
-    directory: an open descriptor; borrowed, as is the rest.  What the shim needs is sent to it;
-    nothing is if the command was refused.  Raises only what is a fault of ours or of the host.
+    directory: an open descriptor; borrowed, as is the rest.  report: write end of the line to the
+    worker.  What the shim needs is sent to it, which then answers the worker; if the command was
+    refused nothing is sent, and the answer is given here.  Raises only what is a fault of ours or
+    of the host.
     """
-    # Without its shim the command would have nobody: PID 1 would be its parent.
-    privileges.die_with_parent()
-    if os.getppid() != shim_pid:
-        return
-    # The shim's, inherited: a signal to this process must not wake that one.
-    signal.set_wakeup_fd(-1)
     order = read_order(directory)
     name = name_process(shim_pid)
     shim = {"pid": name.pid, "start_ticks": name.start_ticks, "boot_id": name.boot_id}
     records.write(directory, records.SHIM, shim, durable=False)
     cgroup = open_job(order.cgroup)
     try:
-        handoff, fds, started = _start(directory, order, cgroup, shim_pid)
+        handoff, fds = _start(directory, order, cgroup, shim)
     except RefusedError as refusal:
         # The record comes before the answer, as everywhere; a full disk leaves only the answer.
         ending = Ending(reason=EndReason.START_FAILED, message=str(refusal))
@@ -89,17 +76,21 @@ def start(directory: int, line: Line, to_shim: socket.socket, shim_pid: int) -> 
             records.write_ending(directory, ending, refusal=refusal.answer)
         cgroup.remove()
         records.forget_reserved(directory)
-        line.answer({"failed": refusal.answer})
+        answer_worker(report, records.encode({"failed": refusal.answer}))
         return
-    # In this order: a shim that has taken over may have ended, and this process with it.
-    line.answer({"shim": shim, "started": started})
-    send_handoff(to_shim, handoff, fds)
+    send_handoff(to_shim, handoff, (directory, report, *fds))
+
+
+def answer_worker(report: int, answer: bytes) -> None:
+    """Say how the start went; the worker may be dead, and its successor reads the records."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(report, answer)
 
 
 def _start(
-    directory: int, order: Order, cgroup: JobCgroup, shim_pid: int
-) -> tuple[Handoff, tuple[int, ...], dict[str, object]]:
-    """Start the command: what the shim goes on with, and the record of the start."""
+    directory: int, order: Order, cgroup: JobCgroup, shim: Mapping[str, object]
+) -> tuple[Handoff, tuple[int, ...]]:
+    """Start the command and record it: what the shim goes on with."""
     try:
         for name in (records.EXIT, records.STOP):
             records.reserve(directory, name)
@@ -115,7 +106,7 @@ def _start(
         log_fds = (make_board(directory), *_make_log(directory, cgroup))
     except OSError as error:
         raise _refused("keep its output", error) from error
-    pid, pipe_fds = _execute(order, cgroup, shim_pid)
+    pid, pipe_fds = _execute(order, cgroup)
     started = {
         "pid": pid,
         "started_at_us": time.time_ns() // 1000,
@@ -130,8 +121,9 @@ def _start(
         max_output_bytes=order.max_output_bytes,
         on_output_limit=order.on_output_limit,
         has_init=order.isolation is not Isolation.NONE,
+        answer=records.encode({"shim": shim, "started": started}),
     )
-    return handoff, (*log_fds, *pipe_fds), started
+    return handoff, (*log_fds, *pipe_fds)
 
 
 def _make_log(directory: int, cgroup: JobCgroup) -> tuple[int, int]:
@@ -181,7 +173,7 @@ def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:
             )
 
 
-def _execute(order: Order, cgroup: JobCgroup, shim_pid: int) -> tuple[int, tuple[int, ...]]:
+def _execute(order: Order, cgroup: JobCgroup) -> tuple[int, tuple[int, ...]]:
     """Fork and execute: the pid, and where to read stdout, stderr and, of an init, the status."""
     uid, gid = (-1, -1) if order.account is None else (order.account.uid, order.account.gid)
     stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -190,6 +182,7 @@ def _execute(order: Order, cgroup: JobCgroup, shim_pid: int) -> tuple[int, tuple
     error_read, error = os.pipe2(os.O_CLOEXEC)
     status_read, status = os.pipe2(os.O_CLOEXEC)
     joins = cgroup.open_joins()
+    parent_pid = os.getppid()
     ends = Ends(stdin=stdin, stdout=stdout, stderr=stderr, error=error, joins=joins, status=status)
     try:
         pid = _fork_sibling(cgroup, clone_flags(order.isolation))
@@ -197,7 +190,7 @@ def _execute(order: Order, cgroup: JobCgroup, shim_pid: int) -> tuple[int, tuple
         what = "fork" if order.isolation is Isolation.NONE else "isolate it"
         raise _refused(what, error_) from error_
     if pid == 0:
-        execute(order, ends, shim_pid)
+        execute(order, ends, parent_pid)
     for fd in (stdin, stdout, stderr, error, status, *joins):
         os.close(fd)
     failure = read_failure(error_read)
@@ -248,3 +241,25 @@ def _limit_record(limit: EffectiveLimit) -> dict[str, object]:
         "device": limit.device,
         "note": limit.note,
     }
+
+
+#: An order like those that come, for ``warm_up``.
+_SAMPLE = json.dumps(
+    Order(
+        job_id="",
+        argv=("/bin/true",),
+        env={"PATH": "/bin"},
+        cwd="/",
+        scratch="/",
+        account=Account(uid=1, gid=1),
+        cgroup=CgroupPlan(mode=Mode.NONE),
+        limits=Limits(cpu_millis=1000, memory_bytes=1 << 30, tasks=100),
+        devices=(BlockDevice(major=1, minor=1, name=""),),
+        require_limits=True,
+        timeout_s=None,
+        grace_s=0.0,
+        max_output_bytes=None,
+        on_output_limit=OnOutputLimit.STOP,
+        isolation=Isolation.NONE,
+    ).to_json()
+)
