@@ -101,8 +101,10 @@ def _check_kept(log: LogReader, job: Job) -> None:
         why = f"{recorded} bytes were kept, and its log has {kept}"
         raise DataLossError(f"read the output of job {job.id}", why)
     indexed = log.indexed_bytes()
-    # A shim that was killed may have left bytes that it had not indexed; one that ended has not.
-    if indexed != kept and job.ending.reason is not EndReason.LOST:
+    # Without stderr it is known whose they are.  A shim that was killed may have left bytes that it
+    # had not indexed; one that ended has not.
+    is_doubtful = job.ending.output.stderr_bytes and job.ending.reason is not EndReason.LOST
+    if indexed != kept and is_doubtful:
         why = f"of its {kept} bytes the index knows {indexed}: whose the others are is not known"
         raise DataLossError(f"tell the streams of job {job.id} apart", why)
 
