@@ -30,6 +30,7 @@ pytestmark = pytest.mark.anyio
 _JOB: Final = "jobworker.cgroup.job:ComposedJob"
 _RECORDS: Final = "jobworker.shim.records"
 _START: Final = "jobworker.shim.start"
+_SHIM: Final = "jobworker.shim.shim"
 _REQUEST: Final = RequestId("once")
 
 
@@ -58,12 +59,13 @@ UNANSWERED: Final = [
     *both(_START, "read_failure", "after"),
     *both(_RECORDS, "write", "before", records.STARTED),
     *both(_RECORDS, "write", "after", records.STARTED),
+    *both(_START, "send_handoff", "before"),
+    in_shim(_SHIM, "receive_handoff", "after"),
+    in_shim(_SHIM, "answer_worker", "before"),
 ]
 #: The job runs by the worker's word, and is lost with its shim.
 ANSWERED: Final = [
-    *both(f"{_START}:Line", "answer", "after"),
-    CrashPoint(owner=_START, name="send_handoff", when="after", victim="parent"),
-    in_shim("jobworker.shim.shim", "receive_handoff", "after"),
+    in_shim(_SHIM, "answer_worker", "after"),
     in_shim("jobworker.shim.supervise:Supervisor", "watch_until_empty", "before"),
     in_shim("jobworker.shim.supervise:Supervisor", "watch_until_empty", "after"),
     in_shim("jobworker.output.pump:Pump", "flush", "after"),
