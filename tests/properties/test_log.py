@@ -25,6 +25,7 @@ from jobworker.output.log import (
     make_log,
 )
 from jobworker.output.reader import LogReader
+from jobworker.output.turns import Turns
 
 #: (stream, bytes, microseconds since the write before): as often within one record's millisecond as
 #: beyond it.
@@ -90,6 +91,7 @@ def _read(log: LogReader, view: View, *, is_complete: bool = True) -> list[Chunk
             is_complete=lambda: is_complete,
             follow=is_complete,
             heartbeat_s=None,
+            turns=Turns(),
         )
         return [event async for event in events if isinstance(event, Chunk)]
 

@@ -72,6 +72,7 @@ class Follower:
                 is_complete=lambda: live is None or live.ended.is_set(),
                 follow=follow,
                 heartbeat_s=heartbeat_s,
+                turns=self._watcher.turns,
             )
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:

@@ -23,11 +23,10 @@ from jobworker.kernel.readiness import IN_MODIFY, IN_Q_OVERFLOW, Inotify
 from jobworker.model.output import Chunk, Heartbeat, Stream
 from jobworker.output.log import INDEX_FILE, Piece
 from jobworker.output.reader import LogReader, stream_of
+from jobworker.output.turns import CHUNK_BYTES, Turns
 
 logger = logging.getLogger(__name__)
 
-#: Large enough that a stream is fast, small enough that a call beside it is not slow.
-CHUNK_BYTES: Final = 256 * 1024
 #: 16 KiB of index at a time.
 _RECORDS_AT_ONCE: Final = 1024
 
@@ -54,6 +53,8 @@ class LogWatcher:
         self._inotify = Inotify()
         self._signals: dict[int, Signal] = {}
         self._users: dict[int, int] = {}
+        self.turns = Turns()
+        """For all readers together."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._inotify.fileno(), self._on_events)
 
@@ -226,12 +227,15 @@ async def read_log(
     is_complete: Callable[[], bool],
     follow: bool,
     heartbeat_s: float | None,
+    turns: Turns,
 ) -> AsyncGenerator[Chunk | Heartbeat, None]:
     """Pieces of a log as they are wanted; ends when the log is complete and read, or without
     ``follow`` at what was there when it began.
 
     log: borrowed.  changed: notified after the log grew and after it became complete.  is_complete:
-    nothing will be added to the log any more.  Raises DataLossError if bytes are missing.
+    nothing will be added to the log any more.  turns: shared with all other readers.
+
+    Raises DataLossError if bytes are missing.
     """
     last = None if follow else log.indexed_bytes()
     if view.tail_lines is None:
@@ -240,23 +244,28 @@ async def read_log(
         # Looks for its lines in the bytes, which may be many and on a slow disk.
         cursor = await asyncio.to_thread(Cursor, log, view)
     said_at = time.monotonic()
-    while True:
-        # Both are taken before the look: taken after it, a change in between would be announced to
-        # nobody, or the last bytes would be left behind an early end.
-        wake, complete = changed.take(), is_complete()
-        piece = cursor.next_piece()
-        if piece is None and complete:
-            piece = cursor.rest()
-        if piece is not None and (last is None or complete or piece.start < last):
-            data = await _read(log.output, piece)
-            cursor.advance(len(data))
-            yield Chunk(piece.start, piece.stream, piece.time_us, data)
-            said_at = time.monotonic()
-        elif complete or last is not None:
-            return
-        elif not await _wait(wake, said_at, heartbeat_s):
-            yield Heartbeat(cursor.offset)
-            said_at = time.monotonic()
+    with turns.reader():
+        while True:
+            # Both are taken before the look: taken after it, a change in between would be announced
+            # to nobody, or the last bytes would be left behind an early end.
+            wake, complete = changed.take(), is_complete()
+            piece = cursor.next_piece()
+            if piece is None and complete:
+                piece = cursor.rest()
+            if piece is not None and (last is None or complete or piece.start < last):
+                turn = await turns.take()
+                try:
+                    data = await _read(log.output, piece, turns.piece_bytes)
+                    cursor.advance(len(data))
+                    yield Chunk(piece.start, piece.stream, piece.time_us, data)
+                finally:
+                    turn.end()
+                said_at = time.monotonic()
+            elif complete or last is not None:
+                return
+            elif not await _wait(wake, said_at, heartbeat_s):
+                yield Heartbeat(cursor.offset)
+                said_at = time.monotonic()
 
 
 async def _wait(wake: asyncio.Event, said_at: float, heartbeat_s: float | None) -> bool:
@@ -272,9 +281,9 @@ async def _wait(wake: asyncio.Event, said_at: float, heartbeat_s: float | None) 
     return True
 
 
-async def _read(output: int, piece: Piece) -> bytes:
+async def _read(output: int, piece: Piece, most: int) -> bytes:
     """The bytes of a piece, or the first of them: never none.  Waits for a disk in a thread."""
-    most = piece.end - piece.start
+    most = min(most, piece.end - piece.start)
     data = _read_cached(output, most, piece.start)
     if data is None:
         data = await asyncio.to_thread(os.pread, output, most, piece.start)
