@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -41,6 +42,8 @@ _TRAVERSABLE: Final = 0o711
 
 def main() -> None:
     options = _parse()
+    # As Ctrl-C, which asyncio turns into a cancellation: whatever was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.jsonl"
     for name in options.figure or FIGURES:

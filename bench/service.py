@@ -35,8 +35,8 @@ _READY_S: Final = 60.0
 _BLOCK: Final = 64 * 1024
 #: What the measurements need beyond the defaults; none of it makes anything faster.
 _CHANGES: Final = {
-    "max_streams = 1000": "max_streams = 1200",
-    "max_streams_per_user = 200": "max_streams_per_user = 1200",
+    "max_streams = 1000": "max_streams = 4000",
+    "max_streams_per_user = 200": "max_streams_per_user = 4000",
     "max_running_jobs = 50": 'max_running_jobs = "none"',
     "max_jobs = 10000": 'max_jobs = "none"',
     'max_age = "30d"': 'max_age = "none"',

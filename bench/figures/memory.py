@@ -11,7 +11,7 @@ from jobworker.model.spec import JobSpec
 
 
 async def run(stage: Stage) -> list[Result]:
-    count = stage.pick(20, 8)
+    count = stage.pick(100, 20)
     with containers(stage.directory / "oci") as peers:
         async with (
             serving(stage.directory / "service") as service,

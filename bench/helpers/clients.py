@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -41,6 +42,7 @@ class Clients:
         self._bytes = 0
         self._started = 0
         self._since = 0.0
+        self._is_stopping = False
 
     async def connect(self, request: dict[str, Any]) -> object:
         files = {name: Path(request[name]) for name in ("ca", "cert", "key")}
@@ -101,7 +103,7 @@ class Clients:
 
     async def follow(self, request: dict[str, Any]) -> object:
         """Returns when every stream has brought something."""
-        self._started = 0
+        self._started, self._is_stopping = 0, False
         ready = asyncio.Event()
         for number in range(request["count"]):
             channel = self._channels[number % len(self._channels)]
@@ -127,6 +129,12 @@ class Clients:
                         self._started += 1
                         if self._started == count:
                             ready.set()
+            except grpc.aio.AioRpcError as error:
+                if self._is_stopping:
+                    return
+                # Else the others would wait for it for ever.
+                print(f"bench: cannot follow: {error!r}", file=sys.stderr)
+                os._exit(1)
             finally:
                 call.cancel()
 
@@ -137,6 +145,7 @@ class Clients:
 
     async def stop(self, _request: dict[str, Any]) -> object:
         seconds, size = time.perf_counter() - self._since, self._bytes
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
