@@ -36,7 +36,7 @@ from support.certificates import make_installation
 from support.faults import (
     Daemon,
     Writing,
-    is_alive,
+    is_writing,
     job_cgroups,
     kill,
     launcher_of,
@@ -329,7 +329,7 @@ class _Soak:
             async with asyncio.timeout(10):
                 await wait_dead(pid)
         living = [pid for pids in witnessed(self._witnesses).values() for pid in pids]
-        left = [pid for pid in living if is_alive(pid)]
+        left = [pid for pid in living if is_writing(pid, self._witnesses)]
         cgroups = job_cgroups(cgroup_name)
         self.tally.left_processes += len(left)
         self.tally.left_cgroups += len(cgroups)

@@ -16,7 +16,7 @@ from jobworker.shim.launcher import Launcher
 from support.faults import (
     CrashPoint,
     Writing,
-    is_alive,
+    is_writing,
     job_cgroups,
     shims_of,
     wait_dead,
@@ -121,7 +121,7 @@ async def look_back(
         await wait_dead(pid)
     runs = witnessed(witnesses).get(writing.name, [])
     assert len(runs) <= 1
-    assert not any(map(is_alive, runs))
+    assert not any(is_writing(pid, witnesses) for pid in runs)
     if job.ending.reason is EndReason.START_FAILED:
         assert not runs
     assert not job_cgroups(cgroup_name)

@@ -12,6 +12,7 @@ from jobworker.model import EndReason, JobState
 from support.faults import (
     Writing,
     is_alive,
+    is_writing,
     job_cgroups,
     kill,
     kill_jobs,
@@ -55,7 +56,7 @@ async def test_a_job_whose_shim_is_killed_is_lost_with_all_output_until_then(
                 for got, whole in zip((output.stdout, output.stderr), enough, strict=True):
                     assert whole.startswith(got)
         pids = [pid for runs in witnessed(witnesses).values() for pid in runs]
-    assert not any(map(is_alive, pids))
+        assert not any(is_writing(pid, witnesses) for pid in pids)
     assert not job_cgroups(cgroup_name)
 
 

@@ -16,7 +16,7 @@ from jobworker.model import EndReason, JobId, JobState, RequestId
 from support.faults import (
     CrashPoint,
     Writing,
-    is_alive,
+    is_writing,
     job_cgroups,
     shims_of,
     wait_dead,
@@ -90,7 +90,7 @@ async def check_nothing_left(place: WorkerPlace, witnesses: Path, cgroup_name: s
         await wait_dead(pid)
     runs = witnessed(witnesses).get("w", [])
     assert len(runs) <= 1
-    assert not any(map(is_alive, runs))
+    assert not any(is_writing(pid, witnesses) for pid in runs)
     assert not job_cgroups(cgroup_name)
 
 

@@ -124,6 +124,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def is_writing(pid: int, witnesses: Path) -> bool:
+    """Does this process, and none that has its number now, still run a writing?"""
+    try:
+        return str(witnesses) in psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def wait_dead(pid: int) -> None:
     """Return once a process that is not our child is gone."""
     try:
