@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import subprocess
+import sys
 import time
 
 import psutil
 import pytest
 
+from jobworker.client import connect
 from jobworker.model import Chunk
+from support.certificates import Installation, make_installation
+from support.faults import open_daemon
 from support.worker import ALICE, WorkerPlace, collect, sh
 
 pytestmark = pytest.mark.anyio
 
 _READERS = 200
 _BYTES = 256 << 20
+
+
+@pytest.fixture
+def installation(place: WorkerPlace) -> Installation:
+    return make_installation(place.state_dir / "certificates")
 
 
 async def write_much(place: WorkerPlace, *, readers: int) -> tuple[float, int]:
@@ -57,3 +68,62 @@ async def test_a_reader_that_went_to_sleep_gets_all_when_it_wakes(place: WorkerP
             rest = b"".join([event.data async for event in events if isinstance(event, Chunk)])
         assert isinstance(first, Chunk)
         assert first.data + rest == (await collect(worker, job.id)).whole
+
+
+#: A client with many streams open, each of which has begun.
+_CLIENT = """
+import asyncio, sys
+from pathlib import Path
+from jobworker.client import Target, connect
+async def main(server, ca, cert, key, job_id, count):
+    target = Target(server=server, ca=Path(ca), cert=Path(cert), key=Path(key))
+    async with connect(target) as client:
+        streams = [client.follow(job_id) for _ in range(int(count))]
+        for stream in streams:
+            await anext(stream)
+        print("ready", flush=True)
+        async with asyncio.TaskGroup() as tasks:
+            for stream in streams:
+                tasks.create_task(read(stream))
+async def read(stream):
+    async for _ in stream:
+        pass
+asyncio.run(main(*sys.argv[1:]))
+"""
+_STREAMS = 150
+
+
+@pytest.mark.slow
+async def test_a_stopped_client_with_many_streams_costs_the_daemon_nothing(
+    place: WorkerPlace, installation: Installation, cgroup_name: str
+) -> None:
+    folder = place.state_dir
+    async with (
+        open_daemon(folder, installation, cgroup_name) as daemon,
+        connect(daemon.target(installation, "admin")) as client,
+    ):
+        script = "echo first; while [ ! -e go ]; do sleep 0.02; done; exec head -c $1 /dev/zero"
+        job = await client.start(sh(script, str(_BYTES)))
+        target = daemon.target(installation, "admin")
+        reader = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _CLIENT, target.server, target.ca, target.cert, target.key),
+            *(job.id, str(_STREAMS)),
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert reader.stdout is not None
+            assert await reader.stdout.readline() == b"ready\n"
+            reader.send_signal(signal.SIGSTOP)
+            before = psutil.Process(daemon.pid).memory_info().rss
+            began = time.monotonic()
+            (folder / "state" / "scratch" / job.id / "go").touch()
+            ended = await client.wait(job.id)
+            took_s = time.monotonic() - began
+            grown = psutil.Process(daemon.pid).memory_info().rss - before
+        finally:
+            reader.kill()
+            await reader.wait()
+    assert ended.output.kept_bytes == _BYTES + len(b"first\n")
+    assert took_s < 30
+    # Each stream holds one chunk and what gRPC buffers; the output is far larger than all of that.
+    assert grown < _BYTES
