@@ -69,11 +69,15 @@ def _row(result: Result) -> str:
     mark = "met" if result.is_met else "**short**"
     note = f" ({result.note})" if result.note else ""
     return (
-        f"| {result.figure} | {result.what}{note} | {_amount(result.ours)} {result.unit} "
-        f"| {result.peer} | {_amount(result.theirs)} {result.unit} "
+        f"| {result.figure} | {_cell(result.what + note)} | {_amount(result.ours)} {result.unit} "
+        f"| {_cell(result.peer)} | {_amount(result.theirs)} {result.unit} "
         f"| {_amount(result.ratio)} ({_amount(result.least)}–{_amount(result.most)}) "
         f"| {sign} {result.target:g} | {mark} |"
     )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _amount(value: float) -> str:

@@ -63,6 +63,7 @@ class Service:
         return pid
 
     def shims(self) -> list[int]:
+        """Those of jobs, and one or two that wait for the next order."""
         return [pid for pid in children(self.launcher) if name_of(pid) == "jobworker-shim"]
 
     def pki(self, name: str) -> Path:

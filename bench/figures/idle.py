@@ -25,8 +25,8 @@ async def run(stage: Stage) -> list[Result]:
     async with serving(stage.directory / "service") as service:
         await start_sleepers(service, jobs)
         pids = [service.pid, service.launcher, *service.shims()]
-        if len(pids) != jobs + 2:
-            raise SystemExit(f"bench: {len(pids) - 2} shims run of {jobs}")
+        if len(pids) < jobs + 2:
+            raise SystemExit(f"bench: {len(pids) - 2} shims run, not {jobs}")
         await asyncio.sleep(_SETTLE_S)  # noqa: TID251 -- nothing tells when a host is idle
         for _ in range(stage.rounds):
             before = sum(map(cpu_s, pids)), sum(map(wakeups, pids))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bench.measure import Result, alternate, compare
 from bench.peers.containers import conmons, containers
-from bench.processes import memory_kib
-from bench.service import USER, serving, stop_jobs
+from bench.processes import children, memory_kib, name_of
+from bench.service import USER, Service, serving, stop_jobs
 from bench.stage import Stage
 from jobworker.model.spec import JobSpec
 
@@ -28,7 +28,7 @@ async def run(stage: Stage) -> list[Result]:
             async def shims() -> list[float]:
                 for _ in range(count):
                     await client.start(JobSpec(argv=("/bin/sleep", "3600")))
-                found: list[float] = [memory_kib(pid) for pid in service.shims()]
+                found: list[float] = [memory_kib(pid) for pid in _with_jobs(service)]
                 if len(found) != count or len(mine) != count:
                     raise SystemExit(f"bench: {len(found)} shims, {len(mine)} conmons of {count}")
                 await stop_jobs(service)
@@ -46,3 +46,7 @@ async def run(stage: Stage) -> list[Result]:
             target=1.0,
         )
     ]
+
+
+def _with_jobs(service: Service) -> list[int]:
+    return [pid for pid in service.shims() if "sleep" in map(name_of, children(pid))]
