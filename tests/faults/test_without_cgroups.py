@@ -15,22 +15,29 @@ from support.worker import ALICE, WorkerPlace, collect, python, read_until, run,
 
 pytestmark = pytest.mark.anyio
 
-#: Children that leave the group and the session, whose parents die, and that fork on.
+#: Children that leave the group and the session and fork on; of some of them the parents die.
 _SCATTER = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+here, there = os.pipe()
 def scatter(depth):
-    for _ in range(3):
+    for number in range(3):
         if os.fork() == 0:
             os.setsid()
             os.write(1, b"%d\\n" % os.getpid())
+            os.write(there, b"!")
             if depth:
                 scatter(depth - 1)
+            if depth and number == 0:
                 os._exit(0)
             time.sleep(1000)
 scatter(2)
 os.write(1, b"done\\n")
-time.sleep(1000 if sys.argv[1] == "stay" else 0.2)
+count = 0
+while count < 39:
+    count += len(os.read(here, 39))
+if sys.argv[1] == "stay":
+    time.sleep(1000)
 """
 
 
