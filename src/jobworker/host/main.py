@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 from jobworker import __version__
-from jobworker.errors import JobWorkerError
+from jobworker.errors import FailedPreconditionError, JobWorkerError
 from jobworker.security.tls import apply_tls_policy
 
 EXIT_OK: Final = 0
@@ -60,13 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Options of ``jobworker`` itself take no value, so the first word without a dash is the one.
     chosen = next((word for word in words if not word.startswith("-")), None)
-    parser, run = _make_parser(chosen)
-    args = parser.parse_args(words)
-    if run is None:
-        parser.print_usage(sys.stderr)
-        print("jobworker: a subcommand is required; see jobworker --help", file=sys.stderr)
-        return EXIT_USAGE
     try:
+        parser, run = _make_parser(chosen)
+        args = parser.parse_args(words)
+        if run is None:
+            parser.print_usage(sys.stderr)
+            print("jobworker: a subcommand is required; see jobworker --help", file=sys.stderr)
+            return EXIT_USAGE
         return run(args)
     except JobWorkerError as error:
         print(f"jobworker: {error}", file=sys.stderr)
@@ -99,7 +99,13 @@ def _load(entry: _Entry) -> _Subcommand:
         # gRPC writes a line about each handshake that fails, and anybody can make handshakes fail.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         apply_tls_policy()  # before anything of the module's imports gRPC
-    return cast("_Subcommand", importlib.import_module(entry.module))
+    try:
+        return cast("_Subcommand", importlib.import_module(entry.module))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "jobworker":
+            raise
+        why = f"{error.name} is missing; install jobworker[server]"
+        raise FailedPreconditionError("run the host's side", why) from error
 
 
 if __name__ == "__main__":

@@ -61,7 +61,10 @@ class StateDirectory:
             ) from error
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Give the lock back, and a place elsewhere if no job is in it."""
+        if self.scratch.parent == _OPEN_PLACE:
+            with contextlib.suppress(OSError):
+                self.scratch.rmdir()
         os.close(self._lock)
 
     def job(self, job_id: JobId) -> Path:

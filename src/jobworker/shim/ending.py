@@ -86,11 +86,13 @@ def _why(
 
 
 def _memory_evidence(order: Order, usage: Usage) -> str:
-    limit = order.limits.memory_bytes
-    peak = "" if usage.memory_peak_bytes is None else f", peak {usage.memory_peak_bytes}"
+    from jobworker.model.units import format_bytes  # noqa: PLC0415 - large, and few jobs end so
+
+    limit, most = order.limits.memory_bytes, usage.memory_peak_bytes
+    peak = "" if most is None else f", peak {format_bytes(most)}"
     if limit is None:
         return f"the host's memory ran out; it had no limit of its own{peak}"
-    return f"its limit is {limit} bytes{peak}"
+    return f"its limit is {format_bytes(limit)}{peak}"
 
 
 def _remarks(reason: EndReason, outcome: Outcome, usage: Usage) -> list[str]:
@@ -98,8 +100,11 @@ def _remarks(reason: EndReason, outcome: Outcome, usage: Usage) -> list[str]:
     if usage.oom_kills and reason is not EndReason.OOM_KILLED:
         remarks.append(f"the kernel killed {usage.oom_kills} of its processes for want of memory")
     if usage.tasks_refused:
-        remarks.append(f"its task limit refused {usage.tasks_refused} forks")
-    if outcome.left_behind:
+        forks = "fork" if usage.tasks_refused == 1 else "forks"
+        remarks.append(f"its task limit refused {usage.tasks_refused} {forks}")
+    if outcome.left_behind == 1:
+        remarks.append("1 process that it left behind was killed")
+    elif outcome.left_behind:
         remarks.append(f"{outcome.left_behind} processes that it left behind were killed")
     return remarks
 

@@ -19,6 +19,7 @@ from jobworker.cgroup.location import find_locations
 from jobworker.cgroup.proof import NO_SWAP_LIMIT
 from jobworker.model import EndReason, Limits
 from jobworker.model.limits import Resource
+from jobworker.model.units import format_bytes
 from support.guards import only_on
 from support.triggers import start_waiting, when_told
 from support.worker import ALICE, WorkerPlace, python, run, sh
@@ -89,7 +90,7 @@ async def test_more_memory_than_allowed_is_an_oom_kill(place: WorkerPlace) -> No
     assert job.ending is not None
     assert job.ending.reason is EndReason.OOM_KILLED
     assert job.ending.signal == signal.SIGKILL
-    assert str(LIMIT) in job.ending.message
+    assert f"its limit is {format_bytes(LIMIT)}" in job.ending.message
     assert [limit.effective for limit in job.effective] == [LIMIT]
     usage = job.ending.usage
     assert (usage.oom_kills or 0) >= 1

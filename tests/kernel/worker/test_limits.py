@@ -93,7 +93,7 @@ async def test_a_task_limit_is_kept_and_its_refusals_counted(place: WorkerPlace)
         assert job.ending is not None
         assert job.ending.reason is EndReason.EXITED
         assert job.ending.usage.tasks_refused
-        assert f"refused {job.ending.usage.tasks_refused} forks" in job.ending.message
+        assert f"refused {job.ending.usage.tasks_refused} fork" in job.ending.message
 
 
 async def test_a_limit_that_the_kernel_refuses_is_not_dropped(place: WorkerPlace) -> None:
