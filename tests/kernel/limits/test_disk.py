@@ -135,6 +135,10 @@ async def test_io_takes_the_time_that_its_limit_says(
     counted = load.counted(held.ending.usage)
     assert counted is not None
     wanted = SIZE if is_bytes else COUNT
+    print(  # for people: pytest -s shows it
+        f"{load.resource.value} {load.how}: {_seconds(output_free):.2f} s without the limit,"
+        f" {_seconds(output_held):.2f} s with it, {counted} counted of {wanted}"
+    )
     if is_v1 and load.how == "buffered" and load.resource in WRITES:
         # Written by the kernel, later, on nobody's account.  The job's status and the host's
         # verdict say that this passes.
