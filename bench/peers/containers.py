@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ _MEMORY: Final = 256 << 20
 _IO: Final = 20 << 20
 _TASKS: Final = 128
 _CPU: Final = 0.5
+#: Killed processes are gone by then.
+_GONE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +150,25 @@ def _libpod_cgroups() -> set[Path]:
 
 
 def _remove_cgroups(cgroup: str, *, keep: set[Path]) -> None:
-    made = set(Path("/sys/fs/cgroup").glob(f"*{cgroup}*")) | (_libpod_cgroups() - keep)
-    made |= set(Path("/sys/fs/cgroup").glob(f"{cgroup[1:]}*"))
-    for top in made:
-        for path, _, _ in os.walk(top, topdown=False):
-            for pid in (Path(path) / "cgroup.procs").read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                Path(path).rmdir()
+    """With what runs in them; a process that was killed keeps its cgroup busy for a moment."""
+    deadline = time.monotonic() + _GONE_S
+    while made := _made_cgroups(cgroup) - keep:
+        for top in made:
+            for path, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    _remove_cgroup(Path(path))
+        if time.monotonic() > deadline:
+            print(f"bench: cannot remove {sorted(map(str, made))}", file=sys.stderr)
+            return
+        time.sleep(0.02)  # noqa: TID251 -- v1 tells nobody when a cgroup is empty
+
+
+def _made_cgroups(cgroup: str) -> set[Path]:
+    root = Path("/sys/fs/cgroup")
+    return {*root.glob(f"*{cgroup}*"), *root.glob(f"{cgroup[1:]}*"), *_libpod_cgroups()}
+
+
+def _remove_cgroup(path: Path) -> None:
+    for pid in (path / "cgroup.procs").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+    path.rmdir()
