@@ -36,6 +36,9 @@ async def main(state_dir, cgroup_parent, argv, what):
         spec = JobSpec(argv=tuple(json.loads(argv)), labels={"writing": "w"})
         job = await worker.start(spec, owner="alice", request_id="once")
         if what == "stop":
+            # Its shim is well under way, and looks at the record only when it is told to.
+            async for _ in worker.follow(job.id):
+                break
             await worker.stop(job.id, stopped_by="bob", grace_s=0)
         await worker.wait(job.id)
         if what == "delete":
