@@ -25,6 +25,7 @@ import psutil
 
 from jobworker.cgroup.location import find_locations
 from jobworker.client.target import Target
+from jobworker.kernel.process import ProcessName, name_process, read_boot_id
 from jobworker.model import JobSpec
 from support.certificates import Installation
 from support.worker import python
@@ -158,14 +159,13 @@ def launcher_of(pid: int) -> int | None:
 
 
 def shims_of(state_dir: Path) -> list[int]:
-    """Shims of this state directory that live, by their records."""
+    """Shims of this state directory that live; none that only has the number of one."""
     pids = []
     for record in (state_dir / "jobs").glob("*/shim.json"):
-        pid = json.loads(record.read_bytes())["pid"]
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            if process.name() == "jobworker-shim" and process.status() != psutil.STATUS_ZOMBIE:
-                pids.append(pid)
+        name = ProcessName(**json.loads(record.read_bytes()))
+        with contextlib.suppress(ProcessLookupError):
+            if name_process(name.pid) == name:
+                pids.append(name.pid)
     return pids
 
 
@@ -175,6 +175,7 @@ def cgroup_parents(name: str) -> list[Path]:
 
     Reads files of the kernel, so call it first where there is no event loop.
     """
+    read_boot_id()  # It is remembered too.
     locations = find_locations()
     found = (locations.unified, *locations.legacy.values())
     return [Path(location.base(name)) for location in found if location is not None]
