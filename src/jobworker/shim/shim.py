@@ -48,7 +48,7 @@ def run(orders: socket.socket, settled: int, taken: int) -> None:
     orders: from the launcher.  settled: a lock that tells a later worker that a start is not
     settled yet.  taken: a pipe that is written to when there is an order.  All are taken.
     """
-    privileges.set_process_name("jobworker-shim")
+    privileges.set_process_name("jobworker-spare")
     privileges.become_subreaper()
     # Before there is a child whose death could be missed.
     wakeup = Wakeup()
@@ -72,6 +72,7 @@ def _start_one(
 ) -> NoReturn:
     """In the starting process, which ends with the start."""
     # Without its shim the command would have nobody: PID 1 would be its parent.
+    privileges.set_process_name("jobworker-start")
     privileges.die_with_parent()
     if os.getppid() != shim_pid:
         os._exit(1)
@@ -98,6 +99,7 @@ def _take_over(
     handoff: Handoff, fds: list[int], *, settled: int, starting_pid: int, wakeup: Wakeup
 ) -> None:
     """Answer the worker; from here on the job has no other."""
+    privileges.set_process_name("jobworker-shim")
     directory, report = fds[:2]
     try:
         answer_worker(report, handoff.answer)
