@@ -82,8 +82,8 @@ async def open_worker(
         parent = settings.cgroup_parent
         hierarchy = await asyncio.to_thread(open_hierarchy, name, parent=parent)
         stack.callback(hierarchy.release)
-        launcher = Launcher(directories.starting_lock)
-        stack.callback(launcher.close)
+        launcher = Launcher(directories.starting_lock, hierarchy.plan)
+        stack.push_async_callback(launcher.close)
         # Settles every start of an earlier worker: afterwards the records are complete.
         await launcher.ensure()
         journal = await open_journal(directories, settings.uids)
@@ -96,6 +96,8 @@ async def open_worker(
             registry = Registry(journal, directories, tasks)
             endings = Endings(registry, hierarchy)
             await recover(registry, endings, hierarchy)
+            # Not before: the cgroup of a place belongs to no job that is known.
+            await launcher.prepare()
             keeper = Keeper(registry, settings.retention)
             registry.run_until_released(keeper.run())
             starter = Starter(

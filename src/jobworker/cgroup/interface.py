@@ -102,12 +102,6 @@ class JobCgroup(Protocol):
         closes them.
         """
 
-    def shim_fd(self) -> int | None:
-        """A new descriptor of the directory to clone into what writes for the job (v2), or None.
-
-        The caller closes it.
-        """
-
     def join_shim(self) -> None:
         """Move the calling single-threaded shim to where its writes count against the job (v2)."""
 

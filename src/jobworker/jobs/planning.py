@@ -21,12 +21,13 @@ from jobworker.errors import (
 from jobworker.jobs.registry import Registry
 from jobworker.jobs.settings import RequireLimits, WorkerSettings
 from jobworker.kernel.disks import BlockDevice, MountedDisks
-from jobworker.model.ids import RequestId, UserName, new_job_id
+from jobworker.model.ids import RequestId, UserName
 from jobworker.model.job import Job
 from jobworker.model.limits import IO_RESOURCES, Limits, Resource
 from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import Isolation, JobSpec
 from jobworker.model.state import JobState
+from jobworker.shim.launcher import Place
 from jobworker.shim.order import Account, Order
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,6 +38,7 @@ class Plan:
     """All that is decided before a start is recorded."""
 
     job: Job
+    place: Place
     account: Account | None
     order: Order
     request_id: RequestId | None
@@ -81,6 +83,7 @@ class Planner:
 
     def plan(
         self,
+        place: Place,
         spec: JobSpec,
         owner: UserName,
         policy: JobPolicy,
@@ -96,7 +99,7 @@ class Planner:
         self._check_enforceable(limits)
         isolation = _isolation(spec, policy)
         job = Job(
-            id=new_job_id(),
+            id=place.job_id,
             owner=owner,
             state=JobState.STARTING,
             spec=spec,
@@ -109,6 +112,7 @@ class Planner:
         order = self._order(job, policy, account, devices)
         return Plan(
             job=job,
+            place=place,
             account=account,
             order=order,
             request_id=request_id,

@@ -75,9 +75,15 @@ class Starter:
             if earlier is not None:
                 return await self._outcome_of(earlier, fingerprint)
         account = await self._accounts.find(owner)
-        # From here to the registry without waiting: two starts must not both take the last place.
-        self._planner.check_bounds(owner, policy)
-        plan = self._planner.plan(spec, owner, policy, account, request_id, fingerprint)
+        place = await self._launcher.take()
+        try:
+            # From here to the registry without waiting: two starts must not both have the last of
+            # what is bounded.
+            self._planner.check_bounds(owner, policy)
+            plan = self._planner.plan(place, spec, owner, policy, account, request_id, fingerprint)
+        except BaseException:
+            self._launcher.give_back(place)
+            raise
         live = self._registry.add(plan.job)
         self._registry.tasks.create_task(self._carry_out(live, plan))
         return await asyncio.shield(live.started)
@@ -104,17 +110,20 @@ class Starter:
         if recorded.job.id != plan.job.id:
             # The same request came twice at the same time, and the other one was first.
             self._registry.forget(live)
+            self._launcher.give_back(plan.place)
             live.started.set_result(await self._outcome_of(recorded, plan.fingerprint))
             return
         try:
             await asyncio.to_thread(self._write_order, plan)
             with self._registry.directories.open_job(plan.job.id) as directory:
-                answer = await self._launcher.order(directory)
-        except (OSError, UnavailableError) as error:
-            # No shim has the order: nothing is raised once it is sent.
-            live.failure = _storage_error(error) if isinstance(error, OSError) else error
+                answer = await self._launcher.order(plan.place, directory)
+        except OSError as error:
+            # There was no order: nothing is raised once it is sent.
+            live.failure = _storage_error(error)
+            await plan.place.withdraw()
             await self._endings.settle(live)
             return
+        self._registry.run_until_released(self._launcher.prepare())
         if answer is None or "started" not in answer:
             await self._fail(live, answer)
         else:

@@ -28,22 +28,23 @@ _CLONE_ARGS: Final = struct.Struct("=11Q")
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
-def fork_sibling(cgroup_fd: int | None, namespaces: int = 0) -> int:
-    """Fork a child of one's own parent, into the v2 cgroup of an open directory.
+def fork_sibling(namespaces: int) -> int:
+    """Fork a child of one's own parent: 0 in the child, its pid in the caller.
 
-    0 in the child, its pid in the caller; the parent is told of its end by SIGCHLD and waits for
-    it.
+    The parent is told of its end by SIGCHLD and waits for it.
 
-    cgroup_fd: borrowed; None leaves it where the caller is.  namespaces: CLONE_NEW… flags of those
-    that it gets anew.  Raises OSError: ENOSYS before Linux 5.7, EBUSY for an inner node, EAGAIN at
-    a task limit, EPERM without CAP_SYS_ADMIN for a namespace.
+    namespaces: CLONE_NEW… flags of those that it gets anew.  Raises OSError: EAGAIN at a task
+    limit, EPERM without CAP_SYS_ADMIN for a namespace.
     """
     # No exit signal here: with CLONE_PARENT the child has that of the caller.
-    return _clone(_CLONE_PARENT | namespaces, cgroup_fd, exit_signal=0)
+    return _clone(_CLONE_PARENT | namespaces, None, exit_signal=0)
 
 
-def fork_child(cgroup_fd: int) -> int:
-    """As os.fork, into the v2 cgroup of an open directory, which is borrowed.  Raises OSError."""
+def fork_into(cgroup_fd: int) -> int:
+    """As os.fork, into the v2 cgroup of an open directory, which is borrowed.
+
+    Raises OSError: ENOSYS before Linux 5.7, EBUSY for an inner node.
+    """
     return _clone(0, cgroup_fd, exit_signal=int(signal.SIGCHLD))
 
 

@@ -93,17 +93,6 @@ def make_log(directory: int) -> tuple[int, int]:
     return output, index
 
 
-def open_log(directory: int) -> tuple[int, int]:
-    """Open for its writer what another process has made; as ``make_log``."""
-    flags = os.O_WRONLY | os.O_CLOEXEC
-    output = os.open(OUTPUT_FILE, flags, dir_fd=directory)
-    try:
-        return output, os.open(INDEX_FILE, flags, dir_fd=directory)
-    except BaseException:
-        os.close(output)
-        raise
-
-
 def release_room(directory: int) -> None:
     """Give back the space that a shim which was killed had taken ahead; no-op without a log.
 

@@ -1,6 +1,6 @@
-"""The child between fork and exec: from here to the command, one step after the other.
+"""The last steps of a process before it is the command, one after the other.
 
-Runs in a fresh single-threaded process.  Nothing of the shim's may reach the command: no
+Runs in a single-threaded process of its own.  Nothing of the shim's may reach the command: no
 descriptor, no signal handler, no privilege.  A step that fails is told through a pipe that closes
 by itself when the command is executed.
 
@@ -21,9 +21,9 @@ from typing import Final, NoReturn
 
 from jobworker.kernel import privileges
 from jobworker.kernel.process import set_oom_score
-from jobworker.model.spec import Isolation
 from jobworker.shim.init import arrange_namespaces, be_init
 from jobworker.shim.order import Account, Order
+from jobworker.shim.refusal import Failure
 
 #: The usual soft bound; programs that use select(2) count on it.  The hard one stays the host's.
 _OPEN_FILES_SOFT: Final = 1024
@@ -46,17 +46,20 @@ class Ends:
     """Write end of the pipe that tells a failed step."""
     joins: Sequence[int]
     """Where ``0`` is written to join cgroups."""
-    status: int
-    """Where an init tells how the command ended."""
+    init: InitEnds | None
+    """What an isolated command's init has besides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A step that failed."""
+class InitEnds:
+    """Descriptors of an init."""
 
-    step: str
-    errno: int
-    path: str
+    status: int
+    """Where it tells how the command ended."""
+    go: int
+    """At its end of file the command may be forked."""
+    hold: int
+    """The other end of that pipe, which the shim has too."""
 
 
 def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
@@ -66,9 +69,9 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
         os.setsid()
         for join in ends.joins:
             os.write(join, b"0")
-        if order.isolation is not Isolation.NONE:
+        if ends.init is not None:
             step, path = "isolate it", ""
-            parent_pid = _enter_namespaces(order, ends)
+            parent_pid = _enter_namespaces(order, ends.init)
         step = "set up descriptors"
         _arrange_descriptors(ends)
         error_fd = _ERROR_FD
@@ -97,11 +100,15 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
     os._exit(127)
 
 
-def _enter_namespaces(order: Order, ends: Ends) -> int:
+def _enter_namespaces(order: Order, ends: InitEnds) -> int:
     """In the init: fork the command, and stay.  Returns in the command: the init's pid."""
     privileges.die_with_parent()
     os.umask(_UMASK)
     arrange_namespaces(order)
+    # The starting process is one of the job's tasks until the shim has waited for it, and might be
+    # the one too many.
+    os.close(ends.hold)
+    os.read(ends.go, 1)
     command_pid = os.fork()
     if command_pid:
         be_init(command_pid, ends.status)

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import marshal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from jobworker.cgroup.interface import CgroupPlan
 from jobworker.model.spec import OnOutputLimit
 
-#: Paths of a few cgroups, and an answer of some 100 bytes for each limited disk.
+#: An answer of some 100 bytes for each limited disk, or a refusal with a path.
 _MESSAGE_BYTES: Final = 128 * 1024
-_FDS_MAX: Final = 8
+_FDS_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handoff:
-    """A command that runs, as its shim needs to know it."""
+    """A command that is about to be executed, as its shim needs to know it."""
 
     pid: int
-    cgroup: CgroupPlan
     timeout_s: float | None
     grace_s: float
     max_output_bytes: int | None
@@ -34,39 +32,51 @@ class Handoff:
     has_init: bool
     """``pid`` is an init that tells how the command ended through a pipe."""
     answer: bytes
-    """For the worker that ordered the start."""
+    """For the worker that ordered the start, once the command is executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The command will not be executed."""
+
+    answer: Mapping[str, Any]
+    """As ``RefusedError.answer``."""
 
 
 def send_handoff(to_shim: socket.socket, handoff: Handoff, fds: Sequence[int]) -> None:
-    """fds: the job's directory, the line to the worker; board, output, index; the read ends of
-    stdout and stderr, and with an init that of the command's status.  Borrowed.
+    """fds: the job's directory, the command's error pipe; board, output, index; the read ends of
+    stdout and stderr, and with an init that of the command's status and the one it waits for.
+    Borrowed.
     """
-    message = marshal.dumps(
-        (
-            handoff.pid,
-            handoff.cgroup.to_json(),
-            handoff.timeout_s,
-            handoff.grace_s,
-            handoff.max_output_bytes,
-            handoff.on_output_limit.value,
-            handoff.has_init,
-            handoff.answer,
-        )
+    message = (
+        handoff.pid,
+        handoff.timeout_s,
+        handoff.grace_s,
+        handoff.max_output_bytes,
+        handoff.on_output_limit.value,
+        handoff.has_init,
+        handoff.answer,
     )
-    socket.send_fds(to_shim, [message], fds)
+    socket.send_fds(to_shim, [marshal.dumps(message)], fds)
 
 
-def receive_handoff(from_start: socket.socket) -> tuple[Handoff, list[int]] | None:
-    """None if the other end is closed without one.  The caller owns the descriptors."""
+def send_refusal(to_shim: socket.socket, answer: Mapping[str, Any], directory: int) -> None:
+    """answer: as ``RefusedError.answer``.  directory: of the job; borrowed."""
+    socket.send_fds(to_shim, [marshal.dumps(dict(answer))], [directory])
+
+
+def receive_handoff(from_start: socket.socket) -> tuple[Handoff | Refusal | None, list[int]]:
+    """None if the other end is closed without a word.  The caller owns the descriptors."""
     message, fds, _, _ = socket.recv_fds(from_start, _MESSAGE_BYTES, _FDS_MAX)
     if not message:
-        return None
+        return None, fds
     # From our own child, over a socket that nobody else has.
     values = marshal.loads(message)  # noqa: S302
-    pid, plan, timeout_s, grace_s, most, on_limit, has_init, answer = values
+    if isinstance(values, dict):
+        return Refusal(values), fds
+    pid, timeout_s, grace_s, most, on_limit, has_init, answer = values
     handoff = Handoff(
         pid=pid,
-        cgroup=CgroupPlan.from_json(plan),
         timeout_s=timeout_s,
         grace_s=grace_s,
         max_output_bytes=most,

@@ -1,4 +1,7 @@
-"""The worker's side of the launcher: keeps one alive and sends it orders.
+"""The worker's side of the launcher: keeps one alive, and a place ready for the next job.
+
+The launcher is told where a job's cgroup is to be and given one end of a line; what it makes there
+waits for an order on that line, and answers over it.  A job has its id from its place.
 
 The launcher inherits a lock, as do the shims until their start is settled; so whoever gets the lock
 knows that no start of an earlier worker or launcher is still under way, and that the records in the
@@ -13,21 +16,25 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import marshal
 import os
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from jobworker.cgroup.interface import CgroupPlan
 from jobworker.errors import UnavailableError
+from jobworker.model.ids import JobId, new_job_id
 from jobworker.shim.shim import ORDER
 
 #: Starts are settled in milliseconds; a file system that hangs can make them slow.
 _SETTLE_TIMEOUT_S: Final = 30.0
 #: The answer to an order is some 100 bytes, with limits on many disks some KiB.
-_REPORT_BYTES: Final = 65536
+_ANSWER_BYTES: Final = 128 * 1024
 
 #: The directory that holds the package: the launcher gets no site directories and no PYTHONPATH.
 _IMPORT_ROOT: Final = str(Path(__file__).resolve().parents[2])
@@ -37,16 +44,57 @@ _PROGRAM: Final = (
 )
 
 
+class Place:
+    """Where one job can start: its cgroup, a process in it, and that one's shim.
+
+    Given up by closing its line: what stands there ends, and the cgroup is removed.
+    """
+
+    def __init__(self, job_id: JobId, line: socket.socket) -> None:
+        """line: to the shim and its child; taken, not blocking."""
+        self.job_id = job_id
+        self.line = line
+
+    def is_waiting(self) -> bool:
+        """Has nothing been heard from it?  Whatever it says without an order is bad news."""
+        try:
+            self.line.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            pass
+        return False
+
+    async def withdraw(self) -> None:
+        """Give it up, and return once nothing of it is left."""
+        try:
+            with contextlib.suppress(OSError):
+                self.line.shutdown(socket.SHUT_WR)
+            await _receive(self.line)
+        finally:
+            self.line.close()
+
+
 class Launcher:
     """One launcher process at a time; made anew when it is found dead."""
 
-    def __init__(self, lock_file: Path, program: str = _PROGRAM) -> None:
-        """program: Python source that runs the launcher; tests give one that has faults."""
+    def __init__(
+        self,
+        lock_file: Path,
+        plan: Callable[[str], CgroupPlan],
+        program: str = _PROGRAM,
+    ) -> None:
+        """plan: where a job of this id has its cgroups.
+
+        program: Python source that runs the launcher; tests give one that has faults.
+        """
         self._lock_file = lock_file
+        self._plan = plan
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._starting = asyncio.Lock()
+        self._spare: Place | None = None
 
     @property
     def pid(self) -> int | None:
@@ -66,42 +114,74 @@ class Launcher:
             finally:
                 os.close(lock)
 
-    async def order(self, directory: int) -> dict[str, Any] | None:
-        """Have a shim carry out the order in a job's directory; its answer to the start.
+    async def take(self) -> Place:
+        """A place for the next job: the one that is ready, or a new one.  The caller owns it.
 
-        None: launcher or shim died before it answered; the records tell how far it came.
-        Cancelling stops the waiting, not the start.
+        Raises UnavailableError.
         """
-        report, line = os.pipe2(os.O_CLOEXEC)
-        try:
-            os.set_blocking(report, False)
-            try:
-                await self._send(directory, line)
-            finally:
-                os.close(line)
-            return await _read_report(report)
-        finally:
-            os.close(report)
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.is_waiting():
+                return spare
+            spare.line.close()
+        return await self._make_place()
 
-    def close(self) -> None:
-        """Let the launcher end; what it was sent is still carried out, and shims go on."""
-        process = self._process
+    def give_back(self, place: Place) -> None:
+        """A place that was not used, nor its id recorded: the next job's."""
+        if self._spare is None:
+            self._spare = place
+        else:
+            place.line.close()
+
+    async def prepare(self) -> None:
+        """Have a place ready for the next ``take``; no-op if there is one, or no launcher."""
+        if self._spare is None:
+            with contextlib.suppress(UnavailableError):
+                self.give_back(await self._make_place())
+
+    async def order(self, place: Place, directory: int) -> dict[str, Any] | None:
+        """Have the order in a job's directory carried out; the answer to the start.  Takes place.
+
+        None: the shim died before it answered; the records tell how far it came.  Cancelling stops
+        the waiting, not the start.
+        """
+        with contextlib.closing(place.line) as line:
+            # Who died since has taken nothing of this order: there is no answer.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                await _send(line, ORDER, directory)
+            answer = await _receive(line)
+        return None if answer is None else json.loads(answer)
+
+    async def close(self) -> None:
+        """Let the launcher end; what was ordered is still carried out, and shims go on."""
+        process, spare, self._spare = self._process, self._spare, None
         self._forget()
+        if spare is not None:
+            await spare.withdraw()
         if process is not None:
             process.wait()
 
     def _forget(self) -> None:
         if self._socket is not None:
             self._socket.close()
-        self._socket = None
-        self._process = None
+        if self._spare is not None:
+            # It has the lock that a next launcher has to wait for.
+            self._spare.line.close()
+        self._socket = self._process = self._spare = None
 
-    async def _send(self, directory: int, line: int) -> None:
-        orders = await self.ensure()
-        # A launcher that died since we looked has taken nothing of this order: there is no answer.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while not _try_send(orders, [directory, line]):
-                await _wait_writable(orders)
+    async def _make_place(self) -> Place:
+        wishes = await self.ensure()
+        job_id = new_job_id()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)  # noqa: FBT003 - its only signature
+        message = marshal.dumps(self._plan(job_id).to_json())
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            # A launcher that died since we looked makes no place, and the line is at its end.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                await _send(wishes, message, theirs.fileno())
+            undo.pop_all()
+        return Place(job_id, ours)
 
     def _spawn(self, lock: int) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -155,9 +235,14 @@ def _finish(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-def _try_send(orders: socket.socket, fds: list[int]) -> bool:
+async def _send(sock: socket.socket, message: bytes, fd: int) -> None:
+    while not _try_send(sock, message, fd):
+        await _wait_writable(sock)
+
+
+def _try_send(sock: socket.socket, message: bytes, fd: int) -> bool:
     try:
-        socket.send_fds(orders, [ORDER], fds)
+        socket.send_fds(sock, [message], [fd])
     except BlockingIOError:
         return False
     return True
@@ -173,25 +258,8 @@ async def _wait_writable(sock: socket.socket) -> None:
         loop.remove_writer(sock)
 
 
-async def _read_report(pipe: int) -> dict[str, Any] | None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(pipe, ready.set)
-    data = b""
-    try:
-        while True:
-            await ready.wait()
-            ready.clear()
-            try:
-                part = os.read(pipe, _REPORT_BYTES)
-            except BlockingIOError:
-                continue
-            if not part:
-                break
-            data += part
-    finally:
-        loop.remove_reader(pipe)
-    if not data:
-        return None
-    report: dict[str, Any] = json.loads(data)
-    return report
+async def _receive(line: socket.socket) -> bytes | None:
+    """One message, or None if all who have the other end closed it without one."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.get_running_loop().sock_recv(line, _ANSWER_BYTES) or None
+    return None

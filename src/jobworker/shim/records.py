@@ -56,6 +56,14 @@ def write(directory: int, name: str, record: Mapping[str, object], *, durable: b
 
     directory: of the job; borrowed.  Raises OSError.
     """
+    draft(directory, name, record, durable=durable)
+    publish(directory, name)
+    if durable:
+        os.fsync(directory)
+
+
+def draft(directory: int, name: str, record: Mapping[str, object], *, durable: bool) -> None:
+    """Write a record that nobody sees yet; as ``write``."""
     data = encode(record)
     # Not truncated when opened: that would give the reserved space away.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
@@ -69,9 +77,11 @@ def write(directory: int, name: str, record: Mapping[str, object], *, durable: b
             os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def publish(directory: int, name: str) -> None:
+    """Let a drafted record appear."""
     os.rename(_draft(name), name, src_dir_fd=directory, dst_dir_fd=directory)
-    if durable:
-        os.fsync(directory)
 
 
 def read(directory: int, name: str) -> dict[str, Any] | None:
@@ -129,9 +139,9 @@ def _read_all(fd: int) -> bytes:
     return data
 
 
-def forget_reserved(directory: int) -> None:
-    """Give back space that was reserved and not used."""
-    for name in (STOP, EXIT):
+def forget_drafts(directory: int) -> None:
+    """Give back space that was reserved and not used, and what was drafted in vain."""
+    for name in (STARTED, STOP, EXIT):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_draft(name), dir_fd=directory)
 

@@ -1,13 +1,13 @@
-"""One job's shim, from the order to the record of the ending.
+"""One job's shim, from its place to the record of the ending.
 
 A shim is forked from the launcher, one for each job and one ahead, and is the parent of the
 command: it keeps the output, enforces the deadlines, and writes down how the command ended, whether
-or not a daemon lives. With the child that starts the command for it, it owns everything in the
-job's directory except ``spec.json`` and ``stop.json``.
+or not a daemon lives. With its child, which becomes the command, it owns everything in the job's
+directory except ``spec.json`` and ``stop.json``.
 
-The steps are recorded in this order: shim.json, then the cgroup, then the command, then
-started.json; and at the end: the output on the disk, exit.json, then the cgroup is removed.  Killed
-between any two of them, it leaves enough for the worker to tell what is true.
+The steps are recorded in this order: the cgroup, shim.json, then the command, then started.json;
+and at the end: the output on the disk, exit.json, then the cgroup is removed.  Killed between any
+two of them, it leaves enough for the worker to tell what is true.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ import contextlib
 import os
 import signal
 import socket
-from typing import Final, NoReturn
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 
-from jobworker.cgroup.choose import open_job
-from jobworker.cgroup.interface import Mode
-from jobworker.kernel import privileges
-from jobworker.model.ending import Ending
+from jobworker.cgroup.interface import JobCgroup, Mode
+from jobworker.kernel import clone, privileges
+from jobworker.model.ending import Ending, EndReason
 from jobworker.output.log import Board, LogWriter
 from jobworker.output.pump import Pump
 from jobworker.shim import records
+from jobworker.shim.child import read_failure
 from jobworker.shim.descendants import open_job_without_cgroup
 from jobworker.shim.ending import describe_ending
-from jobworker.shim.handoff import Handoff, receive_handoff
+from jobworker.shim.handoff import Handoff, Refusal, receive_handoff
 from jobworker.shim.order import read_order
-from jobworker.shim.start import answer_worker, start, warm_up
+from jobworker.shim.refusal import refused_by
+from jobworker.shim.start import start, warm_up
 from jobworker.shim.supervise import Supervisor, Wakeup
 
-#: An order is one byte with two descriptors: the job's directory and the line for the answer.
+#: An order is one byte with a descriptor: the job's directory.
 ORDER: Final = b"\1"
-ORDER_FDS: Final = 2
 #: Where a shim that failed leaves its traceback, in the job's directory.
 FAULT_FILE: Final = "shim.fault"
 
 
-def run(orders: socket.socket, settled: int, taken: int) -> None:
+def run(cgroup: JobCgroup, members: int | None, line: socket.socket, settled: int) -> None:
     """Wait for an order, carry it out; returns when the job has ended and is recorded.
 
-    Made before there is an order, so that nobody waits for two forks.  Returns at once when no
-    order comes any more.
+    Also returns, and removes the cgroup, when no order comes any more.
 
-    orders: from the launcher.  settled: a lock that tells a later worker that a start is not
-    settled yet.  taken: a pipe that is written to when there is an order.  All are taken.
+    members: where the command is to be born, if it can be.  line: to the worker, which orders and
+    is answered over it.  settled: a lock that tells a later worker that a start is not settled yet.
+    The descriptors are taken.
     """
     privileges.set_process_name("jobworker-spare")
     privileges.become_subreaper()
@@ -54,23 +55,28 @@ def run(orders: socket.socket, settled: int, taken: int) -> None:
     wakeup = Wakeup()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shim_pid = os.getpid()
-    pid = os.fork()
+    pid = os.fork() if members is None else clone.fork_into(members)
     if pid == 0:
         ours.close()
-        _start_one(orders, taken, theirs, shim_pid)
-    for fd in (orders, theirs):
-        fd.close()
-    os.close(taken)
+        _start_one(cgroup, line, theirs, shim_pid)
+    theirs.close()
+    if members is not None:
+        os.close(members)
     with ours:
-        handed = receive_handoff(ours)
-    if handed is not None:
-        _take_over(*handed, settled=settled, starting_pid=pid, wakeup=wakeup)
+        handed, fds = receive_handoff(ours)
+    shim = _Shim(cgroup, line, settled, starting_pid=pid)
+    if isinstance(handed, Handoff):
+        shim.take_over(handed, fds, wakeup)
+    elif isinstance(handed, Refusal):
+        shim.refuse(fds[0], handed.answer)
+    else:
+        shim.withdraw()
 
 
 def _start_one(
-    orders: socket.socket, taken: int, to_shim: socket.socket, shim_pid: int
+    cgroup: JobCgroup, line: socket.socket, to_shim: socket.socket, shim_pid: int
 ) -> NoReturn:
-    """In the starting process, which ends with the start."""
+    """In the process that becomes the command, or with an init ends with the start."""
     # Without its shim the command would have nobody: PID 1 would be its parent.
     privileges.set_process_name("jobworker-start")
     privileges.die_with_parent()
@@ -79,64 +85,109 @@ def _start_one(
     # The shim's, inherited: a signal to this process must not wake that one.
     signal.set_wakeup_fd(-1)
     warm_up()
-    order, fds, _, _ = socket.recv_fds(orders, len(ORDER), ORDER_FDS)
+    order, fds, _, _ = socket.recv_fds(line, len(ORDER), 1)
     if not order:
         os._exit(0)
-    directory, report = fds
-    os.write(taken, b"\1")
-    os.close(taken)
-    # Kept open here an order would seem to be welcome when the launcher is gone.
-    orders.close()
+    # Its end is seen by the worker when the shim has closed it too.
+    line.close()
+    (directory,) = fds
     try:
-        start(directory, report, to_shim, shim_pid)
+        start(directory, cgroup, to_shim, shim_pid)
     except BaseException:  # noqa: BLE001 - the last words of this process, whatever ends it
         leave_fault(directory)
         os._exit(1)
     os._exit(0)
 
 
-def _take_over(
-    handoff: Handoff, fds: list[int], *, settled: int, starting_pid: int, wakeup: Wakeup
-) -> None:
-    """Answer the worker; from here on the job has no other."""
-    privileges.set_process_name("jobworker-shim")
-    directory, report = fds[:2]
-    try:
-        answer_worker(report, handoff.answer)
-        os.close(report)
-        os.close(settled)
-        # It has nothing more to do, and must not be taken for one of the job's.
-        os.waitpid(starting_pid, 0)
-        _supervise(directory, handoff, fds[2:], wakeup)
-    except BaseException:
-        leave_fault(directory)
-        raise
+class _Shim:
+    """What a shim has from its beginning, and does with what its child hands over."""
+
+    def __init__(
+        self, cgroup: JobCgroup, line: socket.socket, settled: int, *, starting_pid: int
+    ) -> None:
+        self._cgroup = cgroup
+        self._line = line
+        self._settled = settled
+        self._starting_pid = starting_pid
+
+    def withdraw(self) -> None:
+        """No order came, or the child died of it: the worker sees the line's end."""
+        os.waitpid(self._starting_pid, 0)
+        with contextlib.suppress(OSError):
+            self._cgroup.remove()
+
+    def refuse(self, directory: int, answer: Mapping[str, Any]) -> None:
+        """Nothing of the command ran; the child has ended, or will at once."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._starting_pid, 0)
+        # The record comes before the answer, as everywhere; a full disk leaves only the answer.
+        ending = Ending(reason=EndReason.START_FAILED, message=answer["why"])
+        with contextlib.suppress(OSError):
+            records.write_ending(directory, ending, refusal=answer)
+        self._cgroup.remove()
+        records.forget_drafts(directory)
+        answer_worker(self._line, {"failed": answer})
+
+    def take_over(self, handoff: Handoff, fds: list[int], wakeup: Wakeup) -> None:
+        """Answer the worker once the command is executed; from then on the job has no other."""
+        directory, error = fds[:2]
+        try:
+            if handoff.has_init:
+                # It counts as one of the job's tasks until it is waited for; the init waits too.
+                os.waitpid(self._starting_pid, 0)
+                os.close(fds.pop())
+            failure = read_failure(error)
+            os.close(error)
+            if failure is not None:
+                os.waitpid(handoff.pid, 0)
+                program = read_order(directory).argv[0]
+                self.refuse(directory, refused_by(failure, program).answer)
+                return
+            records.publish(directory, records.STARTED)
+            _send(self._line, handoff.answer)
+            self._line.close()
+            os.close(self._settled)
+            privileges.set_process_name("jobworker-shim")
+            self._supervise(directory, handoff, fds[2:], wakeup)
+        except BaseException:
+            leave_fault(directory)
+            raise
+
+    def _supervise(self, directory: int, handoff: Handoff, fds: list[int], wakeup: Wakeup) -> None:
+        board, output, index, stdout, stderr = fds[:5]
+        status = fds[5] if handoff.has_init else None
+        pump = Pump(
+            LogWriter(output, index),
+            Board(board),
+            most_bytes=handoff.max_output_bytes,
+            on_limit=handoff.on_output_limit,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        cgroup = self._cgroup
+        if cgroup.plan.mode is Mode.NONE:
+            cgroup = open_job_without_cgroup(cgroup.plan)
+        supervisor = Supervisor(directory, handoff, cgroup, pump, wakeup, init_status=status)
+        # Not before the command runs: on v2 this waits for a grace period of the kernel.
+        cgroup.join_shim()
+        outcome = supervisor.watch_until_empty()
+        while not pump.flush():
+            supervisor.wait_for_retry()
+        ending = describe_ending(read_order(directory), outcome, cgroup.usage(), pump.totals)
+        while not _try_record(directory, ending):
+            supervisor.wait_for_retry()
+        cgroup.remove()
+        records.forget_drafts(directory)
 
 
-def _supervise(directory: int, handoff: Handoff, fds: list[int], wakeup: Wakeup) -> None:
-    board, output, index, stdout, stderr = fds[:5]
-    status = fds[5] if handoff.has_init else None
-    pump = Pump(
-        LogWriter(output, index),
-        Board(board),
-        most_bytes=handoff.max_output_bytes,
-        on_limit=handoff.on_output_limit,
-        stdout=stdout,
-        stderr=stderr,
-    )
-    plan = handoff.cgroup
-    cgroup = open_job_without_cgroup(plan) if plan.mode is Mode.NONE else open_job(plan)
-    supervisor = Supervisor(directory, handoff, cgroup, pump, wakeup, init_status=status)
-    # Not before the command runs: on v2 this waits for a grace period of the kernel.
-    cgroup.join_shim()
-    outcome = supervisor.watch_until_empty()
-    while not pump.flush():
-        supervisor.wait_for_retry()
-    ending = describe_ending(read_order(directory), outcome, cgroup.usage(), pump.totals)
-    while not _try_record(directory, ending):
-        supervisor.wait_for_retry()
-    cgroup.remove()
-    records.forget_reserved(directory)
+def answer_worker(line: socket.socket, answer: Mapping[str, object]) -> None:
+    """Say how the start went; the worker may be dead, and its successor reads the records."""
+    _send(line, records.encode(answer))
+
+
+def _send(line: socket.socket, answer: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        line.send(answer)
 
 
 def _try_record(directory: int, ending: Ending) -> bool:

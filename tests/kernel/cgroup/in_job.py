@@ -12,21 +12,17 @@ import sys
 
 from jobworker.cgroup.choose import open_job
 from jobworker.cgroup.interface import CgroupPlan
-from jobworker.kernel.clone import fork_sibling
+from jobworker.kernel.clone import fork_into
 
 
 def main(plan: str, *argv: str) -> int:
     job = open_job(CgroupPlan.from_json(json.loads(plan)))
     job.join_shim()
     cgroup, joins = job.clone_fd(), job.open_joins()
-    forker = os.fork()
-    if forker == 0:
-        if fork_sibling(cgroup) == 0:
-            for join in joins:
-                os.write(join, b"0")
-            os.execv(argv[0], argv)
-        os._exit(0)
-    os.waitpid(forker, 0)
+    if (os.fork() if cgroup is None else fork_into(cgroup)) == 0:
+        for join in joins:
+            os.write(join, b"0")
+        os.execv(argv[0], argv)
     _, status = os.wait()
     if "REMOVE" in os.environ:
         job.remove()

@@ -79,10 +79,6 @@ class JobTrees:
         """clone3 takes cgroup2 directories only."""
         return None
 
-    def shim_fd(self) -> int | None:
-        """See ``join_shim``."""
-        return None
-
     def join_files(self) -> tuple[str, ...]:
         """The files to join through.
 

@@ -162,10 +162,6 @@ class JobTree:
         # flag.
         return kernfs.has(self._plan.members, "cgroup.kill")
 
-    def shim_fd(self) -> int | None:
-        """See ``JobCgroup``."""
-        return _open_directory(self._plan.shim) if self._plan.shim and self._can_clone() else None
-
     def join_shim(self) -> None:
         """Move the calling process into the shim's leaf."""
         if self._plan.shim:
