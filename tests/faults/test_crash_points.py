@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -42,30 +43,40 @@ def both(owner: str, name: str, when: str, argument: str | None = None) -> Seque
     ]
 
 
+def in_launcher(owner: str, name: str, when: str) -> CrashPoint:
+    return CrashPoint(owner=owner, name=name, when=when)
+
+
 def in_shim(owner: str, name: str, when: str, argument: str | None = None) -> CrashPoint:
     return CrashPoint(owner=owner, name=name, when=when, argument=argument)
 
 
 #: Until the answer is on its way the worker knows nothing, and says that the start failed.
 UNANSWERED: Final = [
-    CrashPoint(owner="os", name="fork", when="before"),
+    in_launcher(_JOB, "create", "before"),
+    in_launcher(_JOB, "create", "after"),
+    in_launcher("os", "fork", "before"),
+    in_shim("jobworker.kernel.clone", "fork_into", "before"),
+    *both(_SHIM, "warm_up", "before"),
     *both(_RECORDS, "write", "before", records.SHIM),
     *both(_RECORDS, "write", "after", records.SHIM),
     *both("os", "rename", "before", f"{records.SHIM}.new"),
-    *both(_JOB, "create", "before"),
-    *both(_JOB, "create", "after"),
+    *both(_JOB, "set_limits", "before"),
     *both(_JOB, "set_limits", "after"),
-    *both(_START, "_fork_sibling", "before"),
-    *both(_START, "read_failure", "after"),
-    *both(_RECORDS, "write", "before", records.STARTED),
-    *both(_RECORDS, "write", "after", records.STARTED),
+    *both(_RECORDS, "draft", "before", records.STARTED),
+    *both(_RECORDS, "draft", "after", records.STARTED),
     *both(_START, "send_handoff", "before"),
+    CrashPoint(owner=_START, name="send_handoff", when="after", victim="parent"),
+    CrashPoint(owner=_START, name="execute", when="before", victim="parent"),
     in_shim(_SHIM, "receive_handoff", "after"),
-    in_shim(_SHIM, "answer_worker", "before"),
+    in_shim(_SHIM, "read_failure", "after"),
+    in_shim(_RECORDS, "publish", "before", records.STARTED),
+    in_shim(_RECORDS, "publish", "after", records.STARTED),
+    in_shim(_SHIM, "_send", "before"),
 ]
 #: The job runs by the worker's word, and is lost with its shim.
 ANSWERED: Final = [
-    in_shim(_SHIM, "answer_worker", "after"),
+    in_shim(_SHIM, "_send", "after"),
     in_shim("jobworker.shim.supervise:Supervisor", "watch_until_empty", "before"),
     in_shim("jobworker.shim.supervise:Supervisor", "watch_until_empty", "after"),
     in_shim("jobworker.output.pump:Pump", "flush", "after"),
@@ -75,10 +86,15 @@ ANSWERED: Final = [
 #: The ending is on the disk, or the process that dies has nothing left to do.
 RECORDED: Final = [
     in_shim(_RECORDS, "write", "after", records.EXIT),
-    in_shim("jobworker.shim.shim:records", "forget_reserved", "before"),
+    in_shim("jobworker.shim.shim:records", "forget_drafts", "before"),
     in_shim(_JOB, "remove", "before"),
     in_shim(_JOB, "remove", "after"),
+]
+#: The shim watches already: to it this is the command's process, killed by somebody.
+HANDED_OVER: Final = [
     CrashPoint(owner=_START, name="send_handoff", when="after"),
+    CrashPoint(owner=_START, name="execute", when="before"),
+    CrashPoint(owner="os", name="execve", when="before"),
 ]
 
 
@@ -165,15 +181,25 @@ async def test_a_recorded_ending_is_the_true_one(
     assert (ending.reason, ending.exit_code) == (EndReason.EXITED, 7)
 
 
+@pytest.mark.parametrize("point", HANDED_OVER, ids=str)
+async def test_a_command_killed_before_it_is_executed_ends_by_that_signal(
+    place: WorkerPlace, cgroup_name: str, point: CrashPoint
+) -> None:
+    writing = Writing(name="handed", lines=6, end=7)
+    with witness_directory(place.state_dir) as witnesses:
+        assert await run_with(place, point, writing, witnesses) is None
+        ending = await look_back(place, writing, witnesses, cgroup_name)
+        assert not witnessed(witnesses)
+    assert (ending.reason, ending.signal) == (EndReason.SIGNALED, signal.SIGKILL)
+
+
 async def test_a_launcher_that_dies_after_a_fork_costs_nothing(
     place: WorkerPlace, cgroup_name: str
 ) -> None:
-    # Its shim has all that it needs; the next start gets a new launcher.
-    writing = Writing(name="forked", lines=6, end=7)
+    # What it has made needs it no more; the next start gets a new launcher.
     point = CrashPoint(owner="jobworker.shim.server:os", name="fork", when="after")
+    writing = Writing(name="forked", lines=6, end=7)
     with witness_directory(place.state_dir) as witnesses:
-        error = await run_with(place, point, writing, witnesses)
+        assert await run_with(place, point, writing, witnesses) is None
         ending = await look_back(place, writing, witnesses, cgroup_name)
-    # The shim forks too, and dies by the same point.
-    assert isinstance(error, StartFailedError)
-    assert ending.reason in {EndReason.START_FAILED, EndReason.LOST}
+    assert (ending.reason, ending.exit_code) == (EndReason.EXITED, 7)

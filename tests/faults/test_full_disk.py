@@ -14,7 +14,7 @@ import pytest
 from jobworker.errors import ResourceExhaustedError, UnavailableError
 from jobworker.model import EndReason, Job, JobId
 from jobworker.worker import Worker
-from support.faults import fill, shims_of, small_disk, wait_dead
+from support.faults import fill, shims_of, small_disk, wait_dead, wait_settled
 from support.guards import need
 from support.worker import ALICE, BOB, WorkerPlace, collect, python, run, sh
 
@@ -49,6 +49,7 @@ def disk(
         scratch.chmod(0o711)
         settings = dataclasses.replace(place.settings, scratch_dir=scratch, min_free_bytes=1 << 20)
         yield WorkerPlace(state_dir=mounted / "state", settings=settings)
+        wait_settled(mounted / "state")
 
 
 async def wait_condition(worker: Worker, job_id: JobId) -> Job:

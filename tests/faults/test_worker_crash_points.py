@@ -13,6 +13,7 @@ import pytest
 
 from jobworker.errors import JobNotFoundError, StartFailedError
 from jobworker.model import EndReason, JobId, JobState, RequestId
+from jobworker.shim.shim import ORDER
 from support.faults import (
     CrashPoint,
     Writing,
@@ -51,22 +52,27 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def point(owner: str, name: str, when: str) -> CrashPoint:
-    return CrashPoint(owner=f"jobworker.{owner}", name=name, when=when)
+def point(owner: str, name: str, when: str, argument: bytes | None = None) -> CrashPoint:
+    return CrashPoint(owner=f"jobworker.{owner}", name=name, when=when, argument=argument)
 
 
 #: Nothing is recorded: the repeated request is the first one.
-UNRECORDED: Final = [point("jobs.catalog", "insert", "before")]
+UNRECORDED: Final = [
+    point("shim.launcher:Launcher", "_make_place", "before"),
+    point("shim.launcher", "_try_send", "after"),
+    point("shim.launcher:Launcher", "take", "before"),
+    point("jobs.catalog", "insert", "before"),
+]
 #: Recorded, and no order given: the repeated request is told that it failed.
 UNORDERED: Final = [
     point("jobs.starting:Starter", "_write_order", "before"),
     point("jobs.starting:Starter", "_write_order", "after"),
     point("shim.launcher:Launcher", "order", "before"),
-    point("shim.launcher", "_try_send", "before"),
+    point("shim.launcher", "_try_send", "before", ORDER),
 ]
 #: Ordered: the job starts, whoever lives.
 ORDERED: Final = [
-    point("shim.launcher", "_try_send", "after"),
+    point("shim.launcher", "_try_send", "after", ORDER),
     point("jobs.starting:Starter", "_take_up", "before"),
     point("jobs.registry:Registry", "change", "before"),
     point("jobs.registry:Registry", "change", "after"),

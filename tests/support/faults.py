@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -186,8 +187,18 @@ def job_cgroups(name: str) -> list[Path]:
     return [path for parent in cgroup_parents(name) for path in parent.glob("*/*/")]
 
 
+def wait_settled(state_dir: Path) -> None:
+    """Return once no start of a dead worker is under way, and no place of it waits for a job."""
+    with (
+        contextlib.suppress(FileNotFoundError),  # no worker came as far as making it
+        (state_dir / "starting.lock").open("rb") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 async def kill_jobs(state_dir: Path, cgroup_name: str) -> None:
-    """All that is left of a worker's jobs: the shims, then the members of the cgroups."""
+    """All that is left of a dead worker's jobs: the shims, then the members of the cgroups."""
+    await asyncio.to_thread(wait_settled, state_dir)
     members = [
         int(pid)
         for path in job_cgroups(cgroup_name)
@@ -399,7 +410,7 @@ class CrashPoint:
     """Of the function."""
     when: str
     """``before`` or ``after`` the call."""
-    argument: str | None = None
+    argument: str | bytes | None = None
     """Only calls that have this argument."""
     victim: str = "self"
     """``self`` or ``parent``: the process that makes the call, or the one that made it."""
@@ -417,5 +428,5 @@ class CrashPoint:
         return f"import sys; sys.path.insert(0, sys.argv.pop(1))\n{self.code}\n{main}"
 
     def __str__(self) -> str:
-        what = f"{self.name}-{self.argument}" if self.argument else self.name
+        what = f"{self.name}-{self.argument!s}" if self.argument else self.name
         return f"{self.when}-{what}-{self.victim}"

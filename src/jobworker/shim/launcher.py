@@ -94,6 +94,8 @@ class Launcher:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._starting = asyncio.Lock()
+        self._wishing = asyncio.Lock()
+        """Held while a place is asked for: one at a time can wait until its socket takes more."""
         self._spare: Place | None = None
 
     @property
@@ -179,7 +181,8 @@ class Launcher:
             undo.callback(ours.close)
             # A launcher that died since we looked makes no place, and the line is at its end.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                await _send(wishes, message, theirs.fileno())
+                async with self._wishing:
+                    await _send(wishes, message, theirs.fileno())
             undo.pop_all()
         return Place(job_id, ours)
 

@@ -80,21 +80,29 @@ def _make_place(plan: CgroupPlan, line: socket.socket, wishes: socket.socket, se
             with contextlib.suppress(OSError):
                 cgroup.remove()
             return
+        # One after the other is got ready: together they would only be in each other's way.
+        until_ready, ready = os.pipe2(os.O_CLOEXEC)
         try:
             if os.fork() == 0:
                 wishes.close()
-                _be_shim(cgroup, members, line, settled)
+                os.close(until_ready)
+                _be_shim(cgroup, members, line, settled, ready)
         except OSError as error:
             shim.answer_worker(line, {"failed": refused("fork", error).answer})
         finally:
             if members is not None:
                 os.close(members)
+            os.close(ready)
+        os.read(until_ready, 1)
+        os.close(until_ready)
 
 
-def _be_shim(cgroup: JobCgroup, members: int | None, line: socket.socket, settled: int) -> NoReturn:
+def _be_shim(
+    cgroup: JobCgroup, members: int | None, line: socket.socket, settled: int, ready: int
+) -> NoReturn:
     try:
         os.setsid()
-        shim.run(cgroup, members, line, settled)
+        shim.run(cgroup, members, line, settled, ready)
     except BaseException:  # noqa: BLE001 - told by the shim itself; whatever it is ends here
         os._exit(1)
     os._exit(0)

@@ -40,14 +40,16 @@ ORDER: Final = b"\1"
 FAULT_FILE: Final = "shim.fault"
 
 
-def run(cgroup: JobCgroup, members: int | None, line: socket.socket, settled: int) -> None:
+def run(
+    cgroup: JobCgroup, members: int | None, line: socket.socket, settled: int, ready: int
+) -> None:
     """Wait for an order, carry it out; returns when the job has ended and is recorded.
 
     Also returns, and removes the cgroup, when no order comes any more.
 
     members: where the command is to be born, if it can be.  line: to the worker, which orders and
     is answered over it.  settled: a lock that tells a later worker that a start is not settled yet.
-    The descriptors are taken.
+    ready: a pipe that is closed once an order can be taken.  The descriptors are taken.
     """
     privileges.set_process_name("jobworker-spare")
     privileges.become_subreaper()
@@ -58,8 +60,9 @@ def run(cgroup: JobCgroup, members: int | None, line: socket.socket, settled: in
     pid = os.fork() if members is None else clone.fork_into(members)
     if pid == 0:
         ours.close()
-        _start_one(cgroup, line, theirs, shim_pid)
+        _start_one(cgroup, line, theirs, shim_pid, ready)
     theirs.close()
+    os.close(ready)
     if members is not None:
         os.close(members)
     with ours:
@@ -74,7 +77,7 @@ def run(cgroup: JobCgroup, members: int | None, line: socket.socket, settled: in
 
 
 def _start_one(
-    cgroup: JobCgroup, line: socket.socket, to_shim: socket.socket, shim_pid: int
+    cgroup: JobCgroup, line: socket.socket, to_shim: socket.socket, shim_pid: int, ready: int
 ) -> NoReturn:
     """In the process that becomes the command, or with an init ends with the start."""
     # Without its shim the command would have nobody: PID 1 would be its parent.
@@ -85,6 +88,7 @@ def _start_one(
     # The shim's, inherited: a signal to this process must not wake that one.
     signal.set_wakeup_fd(-1)
     warm_up()
+    os.close(ready)
     order, fds, _, _ = socket.recv_fds(line, len(ORDER), 1)
     if not order:
         os._exit(0)
