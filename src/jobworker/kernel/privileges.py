@@ -50,7 +50,10 @@ def forbid_new_privileges() -> None:
 def drop_bounding_set() -> None:
     """No program will be given any capability.  Needs CAP_SETPCAP: call it before setuid."""
     for capability in range(_CAPABILITIES_MAX):
-        if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
+        has = _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0)
+        if has < 0:  # beyond the last one that this kernel knows
+            return
+        if has:
             _prctl(_PR_CAPBSET_DROP, capability)
 
 

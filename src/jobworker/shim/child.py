@@ -9,7 +9,6 @@ Source: execve(2), credentials(7), setresuid(2), signal(7), close_range(2).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from jobworker.kernel import privileges
+from jobworker.kernel.descriptors import close_from
 from jobworker.kernel.process import set_oom_score
 from jobworker.shim.init import arrange_namespaces, be_init
 from jobworker.shim.order import Account, Order
@@ -62,6 +62,19 @@ class InitEnds:
     """The other end of that pipe, which the shim has too."""
 
 
+def settle_in() -> None:
+    """What is the same for every command and can be done before there is one."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = _OPEN_FILES_SOFT if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_SOFT, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    os.umask(_UMASK)
+    # Ignored signals stay ignored across exec, and Python ignores SIGPIPE and SIGXFSZ.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
     """Become the command, or tell why not and exit.  Never returns, never raises."""
     step, path, error_fd = "enter the cgroup", "", ends.error
@@ -75,10 +88,7 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
         step = "set up descriptors"
         _arrange_descriptors(ends)
         error_fd = _ERROR_FD
-        step = "set resource limits"
-        _set_rlimits()
         set_oom_score(_OOM_SCORE)
-        os.umask(_UMASK)
         step, path = "enter the working directory", order.cwd
         if order.cwd == order.scratch:
             # Before privileges are dropped: the way to it may be closed to the job's user.
@@ -89,7 +99,6 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
         step, path = "enter the working directory", order.cwd
         if order.cwd != order.scratch:
             os.chdir(order.cwd)
-        _reset_signals()
         step, path = "execute", order.argv[0]
         _exec(order)
     except OSError as error:
@@ -103,7 +112,6 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
 def _enter_namespaces(order: Order, ends: InitEnds) -> int:
     """In the init: fork the command, and stay.  Returns in the command: the init's pid."""
     privileges.die_with_parent()
-    os.umask(_UMASK)
     arrange_namespaces(order)
     # The starting process is one of the job's tasks until the shim has waited for it, and might be
     # the one too many.
@@ -124,17 +132,7 @@ def _arrange_descriptors(ends: Ends) -> None:
         os.dup2(fd, target)
     os.dup2(error, _ERROR_FD, inheritable=False)
     # Ours all close at exec; this is for those that a library or an embedding program left open.
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no more allocations than needed
-        if int(name) > _ERROR_FD:
-            with contextlib.suppress(OSError):  # the listing's own descriptor is gone already
-                os.close(int(name))
-
-
-def _set_rlimits() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = _OPEN_FILES_SOFT if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_SOFT, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    close_from(_ERROR_FD + 1)
 
 
 def _drop_privileges(account: Account | None) -> None:
@@ -153,13 +151,6 @@ def _die_with(parent_pid: int) -> None:
     privileges.die_with_parent()
     if os.getppid() != parent_pid:
         os._exit(127)
-
-
-def _reset_signals() -> None:
-    # Ignored signals stay ignored across exec, and Python ignores SIGPIPE and SIGXFSZ.
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _exec(order: Order) -> NoReturn:

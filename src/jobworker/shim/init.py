@@ -12,7 +12,7 @@ Source: pid_namespaces(7), "The namespace init process"; mount_namespaces(7).
 """
 
 # Launchers and shims import this, and pathlib would be half of their start:
-# ruff: noqa: PTH103, PTH112, PTH208
+# ruff: noqa: PTH103, PTH112
 from __future__ import annotations
 
 import os
@@ -21,10 +21,13 @@ import struct
 from typing import Final, NoReturn
 
 from jobworker.kernel import namespaces
+from jobworker.kernel.descriptors import close_from
 from jobworker.model.spec import Isolation
 from jobworker.shim.order import Order
 
 _STATUS: Final = struct.Struct("=i")
+#: Where the init keeps the pipe for it, and nothing else.
+_STATUS_FD: Final = 3
 
 #: Each job's own and empty; they count against its memory.
 _PRIVATE_DIRECTORIES: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are replaced
@@ -74,16 +77,13 @@ def be_init(command_pid: int, status: int) -> NoReturn:
     status: write end of a pipe; every other descriptor is closed, or the command's output would not
     come to its end of file.
     """
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) != status:
-            try:
-                os.close(int(name))
-            except OSError:
-                continue  # the listing's own descriptor is gone already
+    os.dup2(status, _STATUS_FD, inheritable=False)
+    close_from(_STATUS_FD + 1)
+    os.closerange(0, _STATUS_FD)
     while True:
         pid, wait_status = os.wait()
         if pid == command_pid:
-            os.write(status, _STATUS.pack(wait_status))
+            os.write(_STATUS_FD, _STATUS.pack(wait_status))
             os._exit(0)
 
 

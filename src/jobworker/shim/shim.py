@@ -25,7 +25,7 @@ from jobworker.model.ending import Ending, EndReason
 from jobworker.output.log import Board, LogWriter
 from jobworker.output.pump import Pump
 from jobworker.shim import records
-from jobworker.shim.child import read_failure
+from jobworker.shim.child import read_failure, settle_in
 from jobworker.shim.descendants import open_job_without_cgroup
 from jobworker.shim.ending import describe_ending
 from jobworker.shim.handoff import Handoff, Refusal, receive_handoff
@@ -87,6 +87,7 @@ def _start_one(
         os._exit(1)
     # The shim's, inherited: a signal to this process must not wake that one.
     signal.set_wakeup_fd(-1)
+    settle_in()
     warm_up()
     os.close(ready)
     order, fds, _, _ = socket.recv_fds(line, len(ORDER), 1)
