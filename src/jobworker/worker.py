@@ -51,7 +51,8 @@ from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import JobSpec
-from jobworker.output.follow import LogWatcher, View
+from jobworker.output.cursor import View
+from jobworker.output.watch import LogWatcher
 from jobworker.shim.launcher import Launcher
 
 PAGE_SIZE_DEFAULT: Final = 100

@@ -16,7 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobworker.model import Chunk, Stream
-from jobworker.output.follow import Cursor, Signal, View, read_log
+from jobworker.output.cursor import Cursor, View
+from jobworker.output.follow import read_log
 from jobworker.output.log import (
     INDEX_FILE,
     OUTPUT_FILE,
@@ -26,6 +27,7 @@ from jobworker.output.log import (
 )
 from jobworker.output.reader import LogReader
 from jobworker.output.turns import Turns
+from jobworker.output.watch import Signal
 
 #: (stream, bytes, microseconds since the write before): as often within one record's millisecond as
 #: beyond it.

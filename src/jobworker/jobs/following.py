@@ -14,8 +14,10 @@ from jobworker.model.ending import EndReason
 from jobworker.model.ids import JobId
 from jobworker.model.job import Job
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat
-from jobworker.output.follow import LogWatcher, Signal, View, read_log
+from jobworker.output.cursor import View
+from jobworker.output.follow import read_log
 from jobworker.output.reader import LogReader
+from jobworker.output.watch import LogWatcher, Signal
 
 
 class Follower:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from jobworker.cgroup.interface import JobCgroup
 from jobworker.model.ids import JobId
 from jobworker.model.job import Job
-from jobworker.output.follow import Signal
+from jobworker.output.watch import Signal
 
 
 class LiveJob:

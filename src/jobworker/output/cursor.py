@@ -1,0 +1,153 @@
+"""A reader's place in a log, and where it begins: at an offset, a time, or so many lines back.
+
+Reads the index, and of the output only what finding lines takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from jobworker.model.output import Stream
+from jobworker.output.log import Piece
+from jobworker.output.reader import LogReader, stream_of
+from jobworker.output.turns import CHUNK_BYTES
+
+logger = logging.getLogger(__name__)
+
+#: 16 KiB of index at a time.
+_RECORDS_AT_ONCE: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Which part of a log a reader wants."""
+
+    offset: int = 0
+    stream: Stream | None = None
+    """None: both."""
+    tail_lines: int | None = None
+    """Instead of ``offset``: from the beginning of the last so many lines that are there now."""
+    since_us: int | None = None
+    """Instead of ``offset``: from what was written then."""
+    exact_times: bool = False
+    """Do not join pieces that have times of their own."""
+
+
+class Cursor:
+    """A place in a log that moves forward only."""
+
+    def __init__(self, log: LogReader, view: View) -> None:
+        """log: borrowed."""
+        self._log = log
+        self._view = view
+        self.offset = _first_offset(log, view)
+        self._base = log.record_at(self.offset)
+        self._block: list[tuple[int, int]] = []
+        """Records from number ``_base`` on; the last one of the log may have grown since."""
+        self._place = 0
+        """In ``_block``: records before it end at or before ``offset``."""
+        self._is_damaged = False
+
+    def next_piece(self) -> Piece | None:
+        """What can be read at one go, at most a chunk; None if the index knows no more now.
+
+        Pieces of a stream that is not wanted are passed over.  The caller says with ``advance`` how
+        far it came.
+        """
+        piece = self._find_in_block()
+        while piece is None and self._load_block():
+            piece = self._find_in_block()
+        return piece
+
+    def advance(self, count: int) -> None:
+        """So many bytes of the piece were read."""
+        self.offset += count
+
+    def rest(self) -> Piece | None:
+        """For a log that is complete: what lies beyond the index, of a stream that is not known."""
+        end = self._log.kept_bytes()
+        if self.offset >= end or self._view.stream is Stream.STDERR:
+            return None
+        return Piece(self.offset, min(end, self.offset + CHUNK_BYTES), Stream.STDOUT, 0)
+
+    def _find_in_block(self) -> Piece | None:
+        while (piece := self._piece_in_block()) is not None:
+            if self._view.stream in (None, piece.stream):
+                return piece
+            self.offset = piece.end
+        return None
+
+    def _piece_in_block(self) -> Piece | None:
+        """From ``offset`` on: records of one stream, joined to at most a chunk."""
+        block = self._block
+        while self._place < len(block) and block[self._place][0] <= self.offset:
+            self._place += 1
+        if self._place == len(block):
+            return None
+        end, stamp = block[self._place]
+        most = self.offset + CHUNK_BYTES
+        if not self._view.exact_times:
+            for next_end, next_stamp in block[self._place + 1 :]:
+                if end >= most or (next_stamp ^ stamp) & 0xFF:
+                    break
+                end, stamp = next_end, next_stamp
+        return Piece(self.offset, min(end, most), Stream(stamp & 0xFF), stamp >> 8)
+
+    def _load_block(self) -> bool:
+        """Read on in the index; False if it has nothing beyond ``offset``."""
+        if self._is_damaged:
+            return False
+        # The last record is read again: it may have grown.
+        self._base += max(0, min(self._place, len(self._block) - 1))
+        self._block = self._log.records(self._base, _RECORDS_AT_ONCE)
+        self._place = 0
+        self._cut_damage(self._log.kept_bytes())
+        return bool(self._block) and self._block[-1][0] > self.offset
+
+    def _cut_damage(self, kept_bytes: int) -> None:
+        """Leave out what can't be true; ``rest`` serves those bytes when the job has ended."""
+        before = 0
+        for place, (end, stamp) in enumerate(self._block):
+            if end < before or end > kept_bytes or stream_of(stamp) is None:
+                self._is_damaged = True
+                record = self._base + place
+                logger.error("index is damaged", extra={"record": record, "offset": before})
+                del self._block[place:]
+                return
+            before = end
+
+
+def _first_offset(log: LogReader, view: View) -> int:
+    if view.tail_lines is not None:
+        return _tail_offset(log, view.tail_lines, view.stream)
+    if view.since_us is not None:
+        return log.start_of(log.record_since(view.since_us))
+    return view.offset
+
+
+def _tail_offset(log: LogReader, lines: int, stream: Stream | None) -> int:
+    """Where the last so many lines of what is there now begin; looks at no more than it must."""
+    end = log.indexed_bytes()
+    wanted = lines
+    is_last_byte = True
+    for piece in log.pieces_backward():
+        if stream not in (None, piece.stream):
+            continue
+        at = piece.end
+        while at > piece.start:
+            start = max(piece.start, at - CHUNK_BYTES)
+            data = os.pread(log.output, at - start, start)
+            place = len(data)
+            # A newline that ends the output ends its last line and begins none.
+            if is_last_byte and data.endswith(b"\n"):
+                place -= 1
+            is_last_byte = False
+            while (place := data.rfind(b"\n", 0, place)) >= 0:
+                wanted -= 1
+                if wanted <= 0:
+                    return start + place + 1 if lines else end
+            at = start
+    return 0 if lines else end
