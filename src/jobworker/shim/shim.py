@@ -137,6 +137,7 @@ class _Shim:
         """Answer the worker once the command is executed; from then on the job has no other."""
         directory, error = fds[:2]
         try:
+            privileges.set_process_name("jobworker-shim")
             if handoff.has_init:
                 # It counts as one of the job's tasks until it is waited for; the init waits too.
                 os.waitpid(self._starting_pid, 0)
@@ -152,7 +153,6 @@ class _Shim:
             _send(self._line, handoff.answer)
             self._line.close()
             os.close(self._settled)
-            privileges.set_process_name("jobworker-shim")
             self._supervise(directory, handoff, fds[2:], wakeup)
         except BaseException:
             leave_fault(directory)
