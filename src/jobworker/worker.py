@@ -20,22 +20,17 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from jobworker.cgroup.choose import open_hierarchy
 from jobworker.cgroup.interface import Hierarchy
-from jobworker.errors import (
-    FailedPreconditionError,
-    InvalidArgumentError,
-    JobNotFoundError,
-    UnenforceableLimitError,
-)
+from jobworker.errors import InvalidArgumentError, JobNotFoundError
 from jobworker.jobs.accounts import Accounts
 from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.endings import Endings
 from jobworker.jobs.following import Follower
+from jobworker.jobs.limiting import LimitChanger
 from jobworker.jobs.measuring import Meter
 from jobworker.jobs.planning import Planner
 from jobworker.jobs.recovery import open_journal, recover
@@ -47,7 +42,7 @@ from jobworker.jobs.stopping import Stopper
 from jobworker.kernel.disks import MountedDisks
 from jobworker.model.ids import JobId, RequestId, UserName
 from jobworker.model.job import Job, JobFilter, JobPage
-from jobworker.model.limits import EffectiveLimit, Limits
+from jobworker.model.limits import Limits
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import JobSpec
@@ -96,7 +91,8 @@ async def open_worker(
         async with asyncio.TaskGroup() as tasks:
             registry = Registry(journal, directories, tasks)
             endings = Endings(registry, hierarchy)
-            await recover(registry, endings, hierarchy)
+            changer = LimitChanger(registry, disks, settings)
+            await recover(registry, endings, changer, hierarchy)
             # Not before: the cgroup of a place belongs to no job that is known.
             await launcher.prepare()
             keeper = Keeper(registry, settings.retention)
@@ -113,11 +109,11 @@ async def open_worker(
                 registry=registry,
                 endings=endings,
                 starter=starter,
+                changer=changer,
                 keeper=keeper,
                 follower=Follower(registry, watcher, meter),
                 meter=meter,
                 hierarchy=hierarchy,
-                disks=disks,
                 settings=settings,
             )
             try:
@@ -140,20 +136,20 @@ class Worker:
         registry: Registry,
         endings: Endings,
         starter: Starter,
+        changer: LimitChanger,
         keeper: Keeper,
         follower: Follower,
         meter: Meter,
         hierarchy: Hierarchy,
-        disks: MountedDisks,
         settings: WorkerSettings,
     ) -> None:
         self._registry = registry
         self._starter = starter
+        self._changer = changer
         self._stopper = Stopper(registry, endings)
         self._keeper = keeper
         self._follower = follower
         self._meter = meter
-        self._disks = disks
         self._settings = settings
         self.hierarchy = hierarchy
         """What this host can enforce; for the operator's tools."""
@@ -214,30 +210,18 @@ class Worker:
         with contextlib.suppress(JobNotFoundError):  # a repetition of a start, taken back
             await self.stop(job_id, stopped_by=stopped_by, grace_s=grace_s)
 
-    async def update_limits(self, job_id: JobId, limits: Limits) -> Job:
-        """Change those limits of a running job that are given.
+    async def update_limits(self, job_id: JobId, limits: Limits, *, changed_by: UserName) -> Job:
+        """Change those limits of a running job that are given; the job's history tells of it.
 
-        Raises FailedPreconditionError if it has ended, UnenforceableLimitError if this host does
-        not keep one of them and the settings are strict; then some may have been changed.
+        The intent is recorded before the kernel is told and the outcome before this returns.
+        Cancelling stops the waiting: the change is made all the same.
+
+        Raises FailedPreconditionError if it has ended, UnavailableError if it can't be recorded,
+        UnenforceableLimitError if this host does not keep one of them and the settings are strict;
+        then some may have been changed, and the history tells which.
         """
-        live = self._registry.live.get(job_id)
-        if live is None or live.cgroup is None or live.ended.is_set():
-            await self._registry.find(job_id)
-            raise FailedPreconditionError(f"change the limits of job {job_id}", "it does not run")
-        changed = await asyncio.to_thread(live.cgroup.set_limits, limits, self._disks.now())
-        if not live.ended.is_set():
-            kept = tuple(old for old in live.job.effective if limits.get(old.resource) is None)
-            job = replace(
-                live.job, limits=limits.or_else(live.job.limits), effective=kept + changed
-            )
-            self._registry.change(live, job)
-        self._require(changed)
+        await self._changer.change(job_id, limits, changed_by)
         return await self.get(job_id)
-
-    def _require(self, limits: tuple[EffectiveLimit, ...]) -> None:
-        for limit in limits:
-            if not limit.is_enforced and self._settings.require_limits is RequireLimits.STRICT:
-                raise UnenforceableLimitError(limit.resource.value, limit.note)
 
     async def delete(self, job_id: JobId) -> None:
         """Remove an ended job with its output.  Who reads it just now reads on to its end.

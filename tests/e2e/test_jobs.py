@@ -263,6 +263,17 @@ def test_update_changes_limits_of_a_running_job(alice, admin) -> None:
         requested = alice.status(job_id)["limits"]["requested"]
         assert (requested["cpu_millis"], requested["memory_bytes"]) == (250, 128 << 20)
         assert admin("update", job_id).code == 125
+        (change,) = alice.status(job_id)["limits"]["changes"]
+        assert (change["changed_by"], change["outcome_unknown"]) == (ADMIN, False)
+        assert instant(change["changed_at"]) > instant(alice.status(job_id)["started_at"])
+        assert change["before"] == {"cpu_millis": 500, "memory_bytes": 256 << 20}
+        assert change["after"] == {"cpu_millis": 250, "memory_bytes": 128 << 20}
+        assert [limit["effective"] for limit in change["effective"]] == [250, 128 << 20]
+        told = [
+            line for line in alice("status", job_id).out.decode().splitlines() if "change" in line
+        ]
+        assert len(told) == 1
+        assert told[0].endswith(f" by {ADMIN}: CPU 0.5 to 0.25, memory 256M to 128M")
     finally:
         alice("stop", "--kill", job_id)
     late = admin("update", job_id, "--cpu", "1")

@@ -68,6 +68,19 @@ def test_a_job_that_ends_while_nobody_serves_has_its_exit_code(cgroup: str) -> N
         assert alice.status(job_id)["ending"]["reason"] == "EXITED"
 
 
+def test_a_change_of_limits_is_told_after_a_kill_of_the_service(cgroup: str) -> None:
+    with serving(cgroup=f"{cgroup}-limits") as daemon:
+        alice, root = daemon.client("alice"), daemon.client("root")
+        job_id = alice.start(*shell("sleep 60"))
+        assert root("update", job_id, "--pids", "20").code == 0
+        before = alice.status(job_id)["limits"]
+        assert [change["changed_by"] for change in before["changes"]] == ["root"]
+        daemon.restart()
+        assert alice.status(job_id)["limits"] == before
+        assert alice("stop", "--kill", job_id).code == 0
+        assert alice.status(job_id)["limits"] == before
+
+
 def test_a_request_id_holds_across_a_restart(cgroup: str) -> None:
     with serving(cgroup=f"{cgroup}-request") as daemon:
         alice = daemon.client("alice")

@@ -1,4 +1,4 @@
-"""SIGKILL for the worker's process at each step of a start, a stop and a removal."""
+"""SIGKILL for the worker's process at each step of a start, a stop, a change and a removal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from jobworker.errors import JobNotFoundError, StartFailedError
-from jobworker.model import EndReason, JobId, JobState, RequestId
+from jobworker.model import EndReason, JobId, JobState, Limits, RequestId
 from jobworker.shim.shim import ORDER
 from support.faults import (
     CrashPoint,
@@ -24,7 +24,8 @@ from support.faults import (
     witness_directory,
     witnessed,
 )
-from support.worker import ALICE, BOB, WorkerPlace, collect
+from support.guards import need
+from support.worker import ALICE, BOB, ROOT, WorkerPlace, collect
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +37,8 @@ async def main(state_dir, cgroup_parent, argv, what):
     async with open_worker(Path(state_dir), WorkerSettings(cgroup_parent=cgroup_parent)) as worker:
         spec = JobSpec(argv=tuple(json.loads(argv)), labels={"writing": "w"})
         job = await worker.start(spec, owner="alice", request_id="once")
+        if what == "change":
+            await worker.update_limits(job.id, Limits(tasks=20), changed_by="root")
         if what == "stop":
             # Its shim is well under way, and looks at the record only when it is told to.
             async for _ in worker.follow(job.id):
@@ -46,13 +49,13 @@ async def main(state_dir, cgroup_parent, argv, what):
             await worker.delete(job.id)
 import asyncio, json, sys
 from pathlib import Path
-from jobworker.model import JobSpec
+from jobworker.model import JobSpec, Limits
 from jobworker.worker import WorkerSettings, open_worker
 asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def point(owner: str, name: str, when: str, argument: bytes | None = None) -> CrashPoint:
+def point(owner: str, name: str, when: str, argument: str | bytes | None = None) -> CrashPoint:
     return CrashPoint(owner=f"jobworker.{owner}", name=name, when=when, argument=argument)
 
 
@@ -168,6 +171,50 @@ async def test_a_recorded_stop_is_carried_through(
             assert ended.ending is not None
             assert (ended.ending.reason, ended.ending.stopped_by) == (EndReason.STOPPED, BOB)
         await check_nothing_left(place, witnesses, cgroup_name)
+
+
+#: The intent is not recorded: nothing is changed.
+UNCHANGED: Final = [
+    point("jobs.limiting:LimitChanger", "_write", "before"),
+    point("shim.records", "write", "before", "limits.json"),
+]
+#: The intent is recorded, whatever the kernel was told: the change is made.
+CHANGED: Final = [
+    point("jobs.limiting:LimitChanger", "_write", "after"),
+    point("cgroup.job:ComposedJob", "set_limits", "before"),
+    point("cgroup.job:ComposedJob", "set_limits", "after"),
+]
+
+
+@pytest.mark.parametrize("crash", [*UNCHANGED, *CHANGED], ids=str)
+async def test_a_change_of_limits_is_made_and_told_or_neither(
+    place: WorkerPlace, cgroup_name: str, crash: CrashPoint
+) -> None:
+    writing = Writing(name="w", lines=1000, period_s=1)
+    with witness_directory(place.state_dir) as witnesses:
+        await run_killed(place, crash, writing, witnesses, "change")
+        async with place.open() as worker:
+            need(worker.hierarchy.verdicts()["tasks"].is_enforced, "pids controller")
+            (job,) = (await worker.list()).jobs
+            told = [(change.changed_by, change.after) for change in job.limit_changes]
+            if crash in UNCHANGED:
+                assert (told, job.limits, job.effective) == ([], Limits(), ())
+            else:
+                assert told == [(ROOT, Limits(tasks=20))]
+                assert not job.limit_changes[0].outcome_unknown
+                assert job.limits == Limits(tasks=20)
+                assert [limit.effective for limit in job.effective] == [20]
+                assert job.limit_changes[0].effective == job.effective
+            assert is_held_to(20, cgroup_name) == (crash in CHANGED)
+            await worker.stop(job.id, stopped_by=BOB, grace_s=0)
+        await check_nothing_left(place, witnesses, cgroup_name)
+
+
+def is_held_to(tasks: int, cgroup_name: str) -> bool:
+    """Does the kernel hold the one job to it?"""
+    files = [file for path in job_cgroups(cgroup_name) for file in path.glob("**/pids.max")]
+    assert files
+    return f"{tasks}\n" in [file.read_text() for file in files]
 
 
 @pytest.mark.parametrize(

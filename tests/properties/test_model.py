@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobworker.errors import InvalidArgumentError, InvalidLimitError, StateConflictError
-from jobworker.model import JobSpec, JobState, Limits, Resource
+from jobworker.model import (
+    EffectiveLimit,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    LimitChange,
+    Limits,
+    Resource,
+    UserName,
+)
 from jobworker.model.ids import (
     JOB_ID_CHARS,
     is_job_id,
@@ -16,6 +28,7 @@ from jobworker.model.ids import (
     parse_request_id,
     parse_user_name,
 )
+from jobworker.model.job import LIMIT_CHANGES_MAX
 from jobworker.model.limits import _RANGES
 from jobworker.model.spec import ARGUMENT_BYTES_MAX, ARGUMENTS_BYTES_MAX
 from jobworker.model.state import advance
@@ -157,3 +170,59 @@ def test_states_move_forward_only(old: JobState, new: JobState) -> None:
     else:
         with pytest.raises(StateConflictError):
             advance(old, new)
+
+
+_NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@st.composite
+def _changes(draw: st.DrawFn) -> LimitChange:
+    after = draw(_LIMITS.filter(lambda limits: not limits.is_empty))
+    is_unknown = draw(st.booleans())
+    told = [(one, after.get(one)) for one in Resource if not is_unknown]
+    return LimitChange(
+        changed_at=_NOW,
+        changed_by=UserName("root"),
+        before=Limits(),
+        after=after,
+        effective=tuple(
+            EffectiveLimit(resource=one, requested=amount, effective=amount)
+            for one, amount in told
+            if amount is not None
+        ),
+        outcome_unknown=is_unknown,
+    )
+
+
+@given(limits=_LIMITS, changes=st.lists(_changes(), max_size=LIMIT_CHANGES_MAX + 8))
+def test_of_many_changes_the_last_ones_are_kept_and_all_are_in_force(
+    limits: Limits, changes: list[LimitChange]
+) -> None:
+    spec = JobSpec(argv=("true",))
+    job = Job(
+        id=JobId("0" * JOB_ID_CHARS),
+        owner=UserName("alice"),
+        state=JobState.RUNNING,
+        spec=spec,
+        limits=limits,
+        created_at=_NOW,
+    )
+    for change in changes:
+        job = job.with_limit_change(change)
+        if not change.outcome_unknown:
+            limits = change.after.or_else(limits)
+    assert job.limits == limits
+    told = {one.resource: one.effective for one in job.effective}
+    assert len(told) == len(job.effective)
+    assert all(job.limits.get(resource) == amount for resource, amount in told.items())
+    assert len(job.limit_changes) <= LIMIT_CHANGES_MAX
+    assert job.limit_changes_dropped + len(job.limit_changes) == len(changes)
+    assert list(job.limit_changes) == changes[job.limit_changes_dropped :]
+
+
+@given(limits=_LIMITS, named=_LIMITS)
+def test_only_what_is_named_is_taken_of_limits(limits: Limits, named: Limits) -> None:
+    only = limits.only(named)
+    for resource in Resource:
+        is_named = named.get(resource) is not None
+        assert only.get(resource) == (limits.get(resource) if is_named else None)

@@ -164,6 +164,30 @@ async def test_limits_change_on_a_running_job(place: ServicePlace) -> None:
         assert refusal.code == "INVALID_ARGUMENT"
 
 
+async def test_an_owner_sees_who_changed_the_limits_of_a_job(place: ServicePlace) -> None:
+    async with place.open() as service, service.client("alice") as alice:
+        job = await start(alice, "exec sleep 60")
+        async with service.client("admin") as admin:
+            limits = pb.Limits(tasks=30, memory_bytes=64 << 20)
+            await admin.UpdateLimits(pb.UpdateLimitsRequest(job_id=job.id, limits=limits))
+            request = pb.UpdateLimitsRequest(job_id=job.id, limits=pb.Limits(tasks=20))
+            answered = (await admin.UpdateLimits(request)).job
+        told = (await alice.GetJob(pb.GetJobRequest(job_id=job.id))).job
+        assert told.limit_changes == answered.limit_changes
+        first, second = told.limit_changes
+        assert (first.changed_by, first.before, first.after) == ("admin", pb.Limits(), limits)
+        assert (second.before, second.after) == (pb.Limits(tasks=30), pb.Limits(tasks=20))
+        assert [limit.effective for limit in second.effective_limits] == [20]
+        assert job.created_at.ToNanoseconds() < first.changed_at.ToNanoseconds()
+        (listed,) = (await alice.ListJobs(pb.ListJobsRequest())).jobs
+        assert listed.limit_changes == told.limit_changes
+        assert told.limit_changes_dropped == 0
+        async with service.client("bob") as bob:
+            with refused() as refusal:
+                await bob.GetJob(pb.GetJobRequest(job_id=job.id))
+            assert refusal.code == "NOT_FOUND"
+
+
 async def test_an_ended_job_can_be_deleted_and_a_running_one_not(place: ServicePlace) -> None:
     async with place.open() as service, service.client("alice") as alice:
         job = await start(alice, "exec sleep 60")

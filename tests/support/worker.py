@@ -33,6 +33,8 @@ from jobworker.worker import Worker, WorkerSettings, open_worker
 
 ALICE: Final = UserName("alice")
 BOB: Final = UserName("bob")
+#: Who changes the limits of others' jobs.
+ROOT: Final = UserName("root")
 
 #: The host's own interpreter: that of a virtual environment may be closed to the jobs' users.
 PYTHON: Final = "/usr/bin/python3"

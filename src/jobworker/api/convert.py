@@ -38,7 +38,7 @@ from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.errors import DataLossError, InvalidArgumentError
 from jobworker.model.ending import Ending
 from jobworker.model.ids import JobId, UserName, is_job_id_prefix, parse_user_name
-from jobworker.model.job import Job, JobFilter, JobPage
+from jobworker.model.job import Job, JobFilter, JobPage, LimitChange
 from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.spec import LABELS_MAX, Isolation, JobSpec
@@ -82,6 +82,28 @@ def effective_limit_from_proto(message: pb.EffectiveLimit) -> EffectiveLimit:
         effective=message.effective if message.HasField("effective") else None,
         device=message.device,
         note=message.note,
+    )
+
+
+def limit_change_to_proto(change: LimitChange) -> pb.LimitChange:
+    return pb.LimitChange(
+        changed_at=time_to_proto(change.changed_at),
+        changed_by=change.changed_by,
+        before=limits_to_proto(change.before),
+        after=limits_to_proto(change.after),
+        effective_limits=map(effective_limit_to_proto, change.effective),
+        outcome_unknown=change.outcome_unknown,
+    )
+
+
+def limit_change_from_proto(message: pb.LimitChange) -> LimitChange:
+    return LimitChange(
+        changed_at=time_from_proto(message.changed_at, "limit_changes.changed_at"),
+        changed_by=UserName(message.changed_by),
+        before=limits_from_proto(message.before),
+        after=limits_from_proto(message.after),
+        effective=tuple(map(effective_limit_from_proto, message.effective_limits)),
+        outcome_unknown=message.outcome_unknown,
     )
 
 
@@ -190,6 +212,8 @@ def job_to_proto(job: Job) -> pb.Job:
         output=totals_to_proto(job.output),
         conditions=map(_text, job.conditions),
         isolation=ISOLATION_NUMBERS[job.isolation],
+        limit_changes=map(limit_change_to_proto, job.limit_changes),
+        limit_changes_dropped=job.limit_changes_dropped,
     )
 
 
@@ -215,6 +239,8 @@ def _job_from_proto(message: pb.Job) -> Job:
         output=totals_from_proto(message.output),
         conditions=tuple(message.conditions),
         isolation=_isolation(message.isolation) or Isolation.NONE,
+        limit_changes=tuple(map(limit_change_from_proto, message.limit_changes)),
+        limit_changes_dropped=message.limit_changes_dropped,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobworker.cli.render import Cell, command_line, one_line, rfc3339
 from jobworker.model.ending import Ending, EndReason
-from jobworker.model.job import Job
+from jobworker.model.job import Job, LimitChange
 from jobworker.model.limits import EffectiveLimit, Resource
 from jobworker.model.state import JobState
 from jobworker.model.units import format_bytes, format_cpus, format_duration
@@ -51,6 +51,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "limits": {
             "requested": dataclasses.asdict(job.limits),
             "effective": [_effective_json(limit) for limit in job.effective],
+            "changes": [_change_json(change) for change in job.limit_changes],
+            "changes_dropped": job.limit_changes_dropped,
         },
         "usage": dataclasses.asdict(usage_of(job)),
         "output": _output_json(output_of(job)),
@@ -85,6 +87,18 @@ def _effective_json(limit: EffectiveLimit) -> dict[str, Any]:
         "effective": limit.effective,
         "device": limit.device or None,
         "note": limit.note or None,
+    }
+
+
+def _change_json(change: LimitChange) -> dict[str, Any]:
+    named = [one for one in Resource if change.after.get(one) is not None]
+    return {
+        "changed_at": rfc3339(change.changed_at),
+        "changed_by": change.changed_by,
+        "before": {one.value: change.before.get(one) for one in named},
+        "after": {one.value: change.after.get(one) for one in named},
+        "effective": [_effective_json(limit) for limit in change.effective],
+        "outcome_unknown": change.outcome_unknown,
     }
 
 
@@ -140,6 +154,10 @@ def status_fields(job: Job, *, now: datetime.datetime) -> Iterator[tuple[str, st
     yield "Output", _output_sentence(output_of(job))
     for condition in job.conditions:
         yield "Condition", Cell(one_line(condition), "yellow")
+    if job.limit_changes_dropped:
+        yield "Limit change", f"{job.limit_changes_dropped} older ones are not kept"
+    for change in job.limit_changes:
+        yield "Limit change", _change_sentence(change, now)
 
 
 def limit_rows(job: Job) -> Iterator[tuple[str, ...]]:
@@ -186,6 +204,36 @@ def _moment(moment: datetime.datetime | None, now: datetime.datetime) -> str:
         return ""
     ago = max(0.0, (now - moment).total_seconds())
     return f"{rfc3339(moment)} ({format_duration(round(ago))} ago)"
+
+
+def _change_sentence(change: LimitChange, now: datetime.datetime) -> str:
+    """``… by root: memory 256M to 128M, processes none to 20 (not enforced: …)``."""
+    parts = [_one_change(change, one) for one in Resource if change.after.get(one) is not None]
+    unknown = "; whether the kernel was told is not known" if change.outcome_unknown else ""
+    who = f"{_moment(change.changed_at, now)} by {one_line(change.changed_by)}"
+    return f"{who}: {', '.join(parts)}{unknown}"
+
+
+def _one_change(change: LimitChange, resource: Resource) -> str:
+    before, after = (
+        "none" if amount is None else _amount(resource, amount)
+        for amount in (change.before.get(resource), change.after.get(resource))
+    )
+    # The note where it holds stands in the table of the limits.
+    found = [limit for limit in change.effective if limit.resource is resource]
+    remarks = dict.fromkeys(_outcome(limit) for limit in found)
+    shown = "; ".join(filter(None, remarks))
+    return f"{_LABELS[resource]} {before} to {after}{f' ({shown})' if shown else ''}"
+
+
+def _outcome(limit: EffectiveLimit) -> str:
+    """What differs from the request; "" if nothing does."""
+    on = f" on {one_line(limit.device)}" if limit.device else ""
+    if limit.effective is None:
+        return f"not enforced{on}: {one_line(limit.note)}"
+    if limit.effective != limit.requested:
+        return f"in force {_amount(limit.resource, limit.effective)}{on}"
+    return ""
 
 
 def _amount(resource: Resource, amount: int) -> str:

@@ -174,7 +174,7 @@ class Client:
             await self._connection.recover(backoff, failure)
 
     async def update_limits(self, job_id: JobId, limits: Limits) -> Job:
-        """Change the given limits of a running job.  Admins only."""
+        """Change the given limits of a running job; its history tells of it.  Admins only."""
         request = pb.UpdateLimitsRequest(job_id=job_id, limits=convert.limits_to_proto(limits))
         answer = await self._connection.call(self._stub.UpdateLimits, request)
         return convert.job_from_proto(answer.job)

@@ -69,6 +69,10 @@ class Endings:
 
     async def settle(self, live: LiveJob) -> None:
         """The shim is gone, or there never was one: end the job by what the records prove."""
+        async with live.limits_lock:
+            await self._settle(live)
+
+    async def _settle(self, live: LiveJob) -> None:
         job_id = live.job.id
         evidence = await asyncio.to_thread(read_evidence, self._directories, job_id)
         job = live.job

@@ -6,10 +6,11 @@ Plain calls that read and never wait for anything but the disk; run them in a th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,7 +19,8 @@ from jobworker.jobs.directories import StateDirectory
 from jobworker.kernel.process import ProcessName
 from jobworker.model.ending import Ending
 from jobworker.model.ids import JobId
-from jobworker.model.limits import EffectiveLimit
+from jobworker.model.job import Job, LimitChange
+from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.usage import OutputTotals
 from jobworker.output.reader import LogReader
 from jobworker.shim import records
@@ -47,6 +49,30 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedLimits:
+    """limits.json: those fields of a ``Job`` that a change of limits changes."""
+
+    limits: Limits
+    effective: tuple[EffectiveLimit, ...]
+    limit_changes: tuple[LimitChange, ...]
+    limit_changes_dropped: int
+
+    @classmethod
+    def of(cls, job: Job) -> ChangedLimits:
+        return cls(**{name: getattr(job, name) for name in _CHANGED})
+
+    def applied_to(self, job: Job) -> Job:
+        return replace(job, **{name: getattr(self, name) for name in _CHANGED})
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
+
+
+_CHANGED: Final = tuple(field.name for field in dataclasses.fields(ChangedLimits))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that is known of one job.  ``None``: that record does not exist."""
 
@@ -54,6 +80,7 @@ class Evidence:
     shim: ProcessName | None = None
     started: Started | None = None
     has_stop: bool = False
+    limits: ChangedLimits | None = None
     ended: Ended | None = None
     damage: str = ""
     """What of it can't be read."""
@@ -113,6 +140,7 @@ def _read(directory: int) -> Evidence:
         shim=take(records.SHIM, lambda record: ProcessName(**record)),
         started=take(records.STARTED, read_started),
         has_stop=take(records.STOP, bool) or False,
+        limits=take(records.LIMITS, lambda record: msgspec.convert(record, ChangedLimits)),
         ended=take(records.EXIT, _ended),
         damage="; ".join(damage),
     )

@@ -33,6 +33,9 @@ class LiveJob:
         self.ended = asyncio.Event()
         self.stop_lock = asyncio.Lock()
         """Held while the wish to stop is recorded: two at once would share one draft."""
+        self.limits_lock = asyncio.Lock()
+        """Held while limits are changed, and while the job is settled: its ending tells of all
+        changes, and none comes after it."""
 
 
 def _look_at(started: asyncio.Future[Job]) -> None:

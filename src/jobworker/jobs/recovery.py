@@ -27,6 +27,7 @@ from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.endings import Endings
 from jobworker.jobs.evidence import Evidence, read_evidence
 from jobworker.jobs.journal import Journal, damage_mark, mark_damaged
+from jobworker.jobs.limiting import LimitChanger
 from jobworker.jobs.registry import Registry
 from jobworker.kernel.process import read_boot_id
 from jobworker.model.ids import JobId, RequestId, is_job_id
@@ -37,18 +38,22 @@ from jobworker.shim import records
 logger = logging.getLogger(__name__)
 
 
-async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) -> None:
+async def recover(
+    registry: Registry, endings: Endings, changer: LimitChanger, hierarchy: Hierarchy
+) -> None:
     """Adopt the jobs that run, settle those that do not, clear away what belongs to none."""
     directories, boot_id = registry.directories, read_boot_id()
     endings.is_same_boot = await asyncio.to_thread(directories.is_of_boot, boot_id)
     registry.kept_bytes = await registry.journal.run(catalog.kept_bytes)
-    unsettled = []
+    running, unsettled = [], []
     for job in await registry.journal.run(catalog.live_jobs):
-        live = registry.add(job)
         evidence = await asyncio.to_thread(read_evidence, registry.directories, job.id)
+        live = registry.add(_as_recorded(job, evidence))
         if evidence.ended is None and endings.watch(live, evidence):
-            live.job = _as_recorded(job, evidence)
+            state = JobState.STOPPING if evidence.has_stop else JobState.RUNNING
+            live.job = replace(live.job, state=state)
             live.started.set_result(live.job)
+            running.append(live)
             if evidence.has_stop:
                 # Asked for before the crash; the shim may not have been told.
                 endings.wake_shim(live)
@@ -57,6 +62,8 @@ async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) ->
     async with asyncio.TaskGroup() as tasks:
         for live in unsettled:
             tasks.create_task(endings.settle(live))
+        for live in running:
+            tasks.create_task(changer.resume(live))
     await _clear_strays(registry, hierarchy)
     if not endings.is_same_boot:
         # Not before all is settled: a worker that is killed until then has settled nothing.
@@ -65,11 +72,11 @@ async def recover(registry: Registry, endings: Endings, hierarchy: Hierarchy) ->
 
 
 def _as_recorded(job: Job, evidence: Evidence) -> Job:
-    """A running job as its records tell it; the journal may not have heard of the last step."""
+    """A job as its records tell it; the journal may not have heard of the last step."""
     started = evidence.started
     if started is not None and job.started_at is None:
         job = replace(job, started_at=started.at, effective=started.effective)
-    return replace(job, state=JobState.STOPPING if evidence.has_stop else JobState.RUNNING)
+    return job if evidence.limits is None else evidence.limits.applied_to(job)
 
 
 async def _clear_strays(registry: Registry, hierarchy: Hierarchy) -> None:

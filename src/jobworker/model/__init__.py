@@ -11,6 +11,7 @@ from jobworker.model.ids import UserName as UserName
 from jobworker.model.job import Job as Job
 from jobworker.model.job import JobFilter as JobFilter
 from jobworker.model.job import JobPage as JobPage
+from jobworker.model.job import LimitChange as LimitChange
 from jobworker.model.limits import EffectiveLimit as EffectiveLimit
 from jobworker.model.limits import Limits as Limits
 from jobworker.model.limits import Resource as Resource

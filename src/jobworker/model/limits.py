@@ -95,6 +95,11 @@ class Limits:
             **{name: rest[name] if value is None else value for name, value in own.items()}
         )
 
+    def only(self, named: Limits) -> Limits:
+        """Of these limits those of the resources that ``named`` limits."""
+        wanted = [one.value for one in Resource if named.get(one) is not None]
+        return Limits(**{name: getattr(self, name) for name in wanted})
+
     @property
     def is_empty(self) -> bool:
         """Is nothing limited?"""

@@ -22,7 +22,6 @@ from jobworker.api.scalars import duration_from_proto, micros_from_proto, time_t
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.wire import encode_event
 from jobworker.errors import (
-    InvalidArgumentError,
     JobNotFoundError,
     PermissionDeniedError,
     StartFailedError,
@@ -139,9 +138,7 @@ class JobWorkerService:
         job_id = await self._reach(request.job_id, Action.UPDATE_LIMITS, call)
         convert.refuse_unknown_fields(request.limits, "limits")
         limits = convert.limits_from_proto(request.limits)
-        if limits.is_empty:
-            raise InvalidArgumentError("limits", "", "it takes at least one")
-        job = await self._worker.update_limits(job_id, limits)
+        job = await self._worker.update_limits(job_id, limits, changed_by=call.principal.name)
         return pb.UpdateLimitsResponse(job=convert.job_to_proto(job))
 
     async def delete_job(self, request: pb.DeleteJobRequest, call: Call) -> pb.DeleteJobResponse:

@@ -1,4 +1,4 @@
-"""The records in a job's directory: small JSON files, each written once by one process.
+"""The records in a job's directory: small JSON files, each written by one process only.
 
 =============  =========  =========================================================================
 file           written by
@@ -7,6 +7,8 @@ spec.json      worker     the job as asked for, and the order that the shim carr
 shim.json      shim       its name as a process; from here on there may be cgroups and processes
 started.json   shim       the command was executed: when, and the limits that the kernel accepted
 stop.json      worker     the intent to stop: who, when, how long the grace is
+limits.json    worker     limits changed since the start, who changed them, and what is in force;
+                          replaced before each change and after it
 exit.json      shim       the ending; written last, put onto the disk before it has its name
 =============  =========  =========================================================================
 
@@ -34,6 +36,7 @@ SPEC: Final = "spec.json"
 SHIM: Final = "shim.json"
 STARTED: Final = "started.json"
 STOP: Final = "stop.json"
+LIMITS: Final = "limits.json"
 EXIT: Final = "exit.json"
 
 #: One block: an ending takes about 1 KiB.

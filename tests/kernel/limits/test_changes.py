@@ -11,7 +11,7 @@ from jobworker.model.limits import Resource
 from jobworker.worker import RequireLimits
 from kernel.limits.test_cpu_memory_tasks import FILL, FORK, LIMIT, MIB, SPIN
 from support.triggers import start_waiting, when_told
-from support.worker import ALICE, PYTHON, WorkerPlace, collect, read_until, run, sh
+from support.worker import ALICE, PYTHON, ROOT, WorkerPlace, collect, read_until, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -23,7 +23,7 @@ _WRITE = "dd if=/dev/zero of=file bs=256k count=16 oflag=direct 2>/dev/null"
 async def test_a_spinning_job_is_slowed_down(place: WorkerPlace) -> None:
     async with place.open() as worker:
         job = await worker.start(sh(SPIN, timeout_s=2.5), owner=ALICE)
-        changed = await worker.update_limits(job.id, Limits(cpu_millis=50))
+        changed = await worker.update_limits(job.id, Limits(cpu_millis=50), changed_by=ROOT)
         assert [limit.effective for limit in changed.effective] == [50]
         assert changed.limits.cpu_millis == 50
         ended = await worker.wait(job.id)
@@ -38,7 +38,9 @@ async def test_memory_is_taken_back_from_a_running_job(place: WorkerPlace) -> No
     async with place.open() as worker:
         spec = when_told(FILL, str(4 * LIMIT), limits=Limits(memory_bytes=8 * LIMIT))
         waiting = await start_waiting(worker, spec)
-        changed = await worker.update_limits(waiting.job.id, Limits(memory_bytes=LIMIT))
+        changed = await worker.update_limits(
+            waiting.job.id, Limits(memory_bytes=LIMIT), changed_by=ROOT
+        )
         assert [limit.effective for limit in changed.effective] == [LIMIT]
         waiting.go()
         ended = await worker.wait(waiting.job.id)
@@ -50,7 +52,7 @@ async def test_memory_is_given_to_a_running_job(place: WorkerPlace) -> None:
     async with place.open() as worker:
         spec = when_told(FILL, str(2 * LIMIT), limits=Limits(memory_bytes=LIMIT))
         waiting = await start_waiting(worker, spec)
-        await worker.update_limits(waiting.job.id, Limits(memory_bytes=4 * LIMIT))
+        await worker.update_limits(waiting.job.id, Limits(memory_bytes=4 * LIMIT), changed_by=ROOT)
         waiting.go()
         ended = await worker.wait(waiting.job.id)
     assert ended.ending is not None
@@ -65,13 +67,13 @@ async def test_memory_below_what_is_in_use_is_refused_or_kills(place: WorkerPlac
         job = await worker.start(spec, owner=ALICE)
         await read_until(worker, job.id, lambda data: b"held" in data)
         if worker.hierarchy.mode is Mode.UNIFIED:
-            await worker.update_limits(job.id, Limits(memory_bytes=LIMIT))
+            await worker.update_limits(job.id, Limits(memory_bytes=LIMIT), changed_by=ROOT)
             ended = await worker.wait(job.id)
             assert ended.ending is not None
             assert ended.ending.reason is EndReason.OOM_KILLED
             return
         with pytest.raises(UnenforceableLimitError, match=f"still holds {8 * LIMIT}"):
-            await worker.update_limits(job.id, Limits(memory_bytes=LIMIT))
+            await worker.update_limits(job.id, Limits(memory_bytes=LIMIT), changed_by=ROOT)
         (limit,) = (await worker.get(job.id)).effective
         assert not limit.is_enforced
 
@@ -80,7 +82,7 @@ async def test_a_running_job_may_not_fork_any_more(place: WorkerPlace) -> None:
     async with place.open() as worker:
         spec = when_told(f'exec {PYTHON} -I -S -c "$1"', FORK, limits=Limits(tasks=100))
         waiting = await start_waiting(worker, spec)
-        await worker.update_limits(waiting.job.id, Limits(tasks=5))
+        await worker.update_limits(waiting.job.id, Limits(tasks=5), changed_by=ROOT)
         waiting.go()
         output = await collect(worker, waiting.job.id)
     assert output.stdout.splitlines()[-1] == b"4 8"
@@ -91,7 +93,9 @@ async def test_a_running_job_writes_more_slowly(place: WorkerPlace, disk: str) -
     timed = f"a=$(date +%s%N); {_WRITE}; b=$(date +%s%N); echo $((b - a))"
     async with place.open() as worker:
         waiting = await start_waiting(worker, when_told(timed))
-        changed = await worker.update_limits(waiting.job.id, Limits(io_write_bytes_per_s=_RATE))
+        changed = await worker.update_limits(
+            waiting.job.id, Limits(io_write_bytes_per_s=_RATE), changed_by=ROOT
+        )
         told = {limit.device.split()[0]: limit.effective for limit in changed.effective}
         waiting.go()
         output = await collect(worker, waiting.job.id)

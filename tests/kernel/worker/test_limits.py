@@ -8,7 +8,7 @@ from jobworker.errors import FailedPreconditionError, InvalidLimitError, Unenfor
 from jobworker.model import EndReason, JobPolicy, Limits, Resource
 from jobworker.worker import Worker
 from support.guards import need
-from support.worker import ALICE, WorkerPlace, collect, python, run, sh
+from support.worker import ALICE, ROOT, WorkerPlace, collect, python, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -66,7 +66,7 @@ while True:
     async with place.open(stop_jobs=False) as worker:
         need(worker.hierarchy.verdicts()["cpu_millis"].is_enforced, "CPU controller")
         job = await worker.start(python(program, limits=Limits(tasks=50)), owner=ALICE)
-        changed = await worker.update_limits(job.id, Limits(cpu_millis=100))
+        changed = await worker.update_limits(job.id, Limits(cpu_millis=100), changed_by=ROOT)
         assert changed.limits == Limits(tasks=50, cpu_millis=100)
         kept = {limit.resource: limit.effective for limit in changed.effective}
         assert kept == {Resource.TASKS: 50, Resource.CPU: 100}
@@ -82,7 +82,7 @@ while True:
         assert max(shares[1:]) < 0.35, shares
         await worker.stop(job.id, stopped_by=ALICE, grace_s=0)
         with pytest.raises(FailedPreconditionError, match="it does not run"):
-            await worker.update_limits(job.id, Limits(cpu_millis=200))
+            await worker.update_limits(job.id, Limits(cpu_millis=200), changed_by=ROOT)
 
 
 async def test_a_task_limit_is_kept_and_its_refusals_counted(place: WorkerPlace) -> None:
@@ -103,7 +103,7 @@ async def test_a_limit_that_the_kernel_refuses_is_not_dropped(place: WorkerPlace
         # input() ends at once, with stdin at its end: what follows is about an ended job.
         await collect(worker, job.id)
         with pytest.raises(FailedPreconditionError):
-            await worker.update_limits(job.id, Limits(memory_bytes=4 * _MIB))
+            await worker.update_limits(job.id, Limits(memory_bytes=4 * _MIB), changed_by=ROOT)
         if worker.hierarchy.mode.value == "v2":
             return  # there the kernel takes it, and kills
         holds = "x = bytearray(32 << 20); print(1, flush=True); import time; time.sleep(60)"
@@ -111,4 +111,4 @@ async def test_a_limit_that_the_kernel_refuses_is_not_dropped(place: WorkerPlace
         async for _ in worker.follow(job.id):
             break
         with pytest.raises(UnenforceableLimitError, match="memory_bytes"):
-            await worker.update_limits(job.id, Limits(memory_bytes=4 * _MIB))
+            await worker.update_limits(job.id, Limits(memory_bytes=4 * _MIB), changed_by=ROOT)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jobworker.errors import InvalidLimitError
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.ids import JOB_ID_ALPHABET, JOB_ID_CHARS, JobId, UserName
-from jobworker.model.job import Job, JobFilter, JobPage
+from jobworker.model.job import Job, JobFilter, JobPage, LimitChange
 from jobworker.model.limits import EffectiveLimit, Limits, Resource
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.spec import LABELS_MAX, Isolation, JobSpec, OnOutputLimit
@@ -50,6 +50,15 @@ effective_limits = st.builds(
     effective=st.none() | counts,
     device=texts,
     note=texts,
+)
+limit_changes = st.builds(
+    LimitChange,
+    changed_at=times,
+    changed_by=user_names,
+    before=limits,
+    after=limits,
+    effective=st.lists(effective_limits, max_size=3).map(tuple),
+    outcome_unknown=st.booleans(),
 )
 #: Whole nanoseconds: what a Duration can hold.
 timeouts = st.integers(1, 366 * 24 * 3600 * 1000).map(lambda millis: millis / 1000)
@@ -107,6 +116,8 @@ jobs = st.builds(
     usage=usages,
     output=totals,
     conditions=st.lists(texts, max_size=2).map(tuple),
+    limit_changes=st.lists(limit_changes, max_size=2).map(tuple),
+    limit_changes_dropped=st.integers(0, (1 << 32) - 1),
 )
 pages = st.builds(JobPage, jobs=st.lists(jobs, max_size=2).map(tuple), next_page_token=texts)
 filters = st.builds(

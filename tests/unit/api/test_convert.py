@@ -31,6 +31,11 @@ PAIRS: dict[str, tuple[st.SearchStrategy[Any], Callable[..., Message], Callable[
         convert.effective_limit_to_proto,
         convert.effective_limit_from_proto,
     ),
+    "limit change": (
+        strategies.limit_changes,
+        convert.limit_change_to_proto,
+        convert.limit_change_from_proto,
+    ),
     "spec": (strategies.specs, convert.spec_to_proto, convert.spec_from_proto),
     "usage": (strategies.usages, convert.usage_to_proto, convert.usage_from_proto),
     "totals": (strategies.totals, convert.totals_to_proto, convert.totals_from_proto),

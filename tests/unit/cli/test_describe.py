@@ -19,6 +19,7 @@ from jobworker.model import (
     JobId,
     JobSpec,
     JobState,
+    LimitChange,
     Limits,
     OutputTotals,
     Resource,
@@ -106,3 +107,51 @@ def test_limits_that_are_not_kept_are_told_in_red_with_the_reason() -> None:
     assert isinstance(memory[2], Cell)
     assert memory[2].colour == "red"
     assert tasks == ("processes", "9", "-", "-", "")
+
+
+def _change(**fields: Any) -> LimitChange:
+    made = LimitChange(
+        changed_at=NOW - datetime.timedelta(minutes=5),
+        changed_by=UserName("root"),
+        before=Limits(memory_bytes=256 << 20),
+        after=Limits(memory_bytes=128 << 20, tasks=20),
+    )
+    return dataclasses.replace(made, **fields)
+
+
+def _told_changes(shown: Job) -> list[str]:
+    return [text for name, text in status_fields(shown, now=NOW) if name == "Limit change"]
+
+
+def test_a_change_of_limits_is_one_line() -> None:
+    disk = EffectiveLimit(resource=Resource.IO_READ_BYTES, requested=1 << 20, note="no such file")
+    effective = (
+        EffectiveLimit(resource=Resource.MEMORY, requested=128 << 20, effective=128 << 20),
+        EffectiveLimit(resource=Resource.TASKS, requested=20, effective=19),
+        dataclasses.replace(disk, device="8:0 sda"),
+        dataclasses.replace(disk, device="8:16 sdb", effective=1 << 20),
+    )
+    after = Limits(memory_bytes=128 << 20, tasks=20, io_read_bytes_per_s=1 << 20)
+    (line,) = _told_changes(job(limit_changes=(_change(after=after, effective=effective),)))
+    assert line == (
+        "2026-11-24T09:55:00.000000Z (5m ago) by root: memory 256M to 128M, "
+        "processes none to 20 (in force 19), "
+        "disk read none to 1M/s (not enforced on 8:0 sda: no such file)"
+    )
+
+
+def test_changes_that_are_not_kept_are_counted_and_an_unknown_outcome_is_told() -> None:
+    shown = job(limit_changes=(_change(outcome_unknown=True),), limit_changes_dropped=3)
+    older, unknown = _told_changes(shown)
+    assert older == "3 older ones are not kept"
+    assert unknown.endswith("; whether the kernel was told is not known")
+
+
+def test_the_json_of_a_change_names_what_it_changed_and_no_more() -> None:
+    shown = json.loads(json.dumps(job_json(job(limit_changes=(_change(),)))))["limits"]
+    (change,) = shown["changes"]
+    assert change["before"] == {"memory_bytes": 256 << 20, "tasks": None}
+    assert change["after"] == {"memory_bytes": 128 << 20, "tasks": 20}
+    assert (change["changed_at"], change["changed_by"]) == ("2026-11-24T09:55:00.000000Z", "root")
+    assert (change["effective"], change["outcome_unknown"]) == ([], False)
+    assert shown["changes_dropped"] == 0

@@ -127,6 +127,22 @@ class EffectiveLimit(_message.Message):
     note: str
     def __init__(self, resource: _Optional[_Union[Resource, str]] = ..., requested: _Optional[int] = ..., effective: _Optional[int] = ..., device: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
+class LimitChange(_message.Message):
+    __slots__ = ("changed_at", "changed_by", "before", "after", "effective_limits", "outcome_unknown")
+    CHANGED_AT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_BY_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_LIMITS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    changed_at: _timestamp_pb2.Timestamp
+    changed_by: str
+    before: Limits
+    after: Limits
+    effective_limits: _containers.RepeatedCompositeFieldContainer[EffectiveLimit]
+    outcome_unknown: bool
+    def __init__(self, changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., changed_by: _Optional[str] = ..., before: _Optional[_Union[Limits, _Mapping]] = ..., after: _Optional[_Union[Limits, _Mapping]] = ..., effective_limits: _Optional[_Iterable[_Union[EffectiveLimit, _Mapping]]] = ..., outcome_unknown: _Optional[bool] = ...) -> None: ...
+
 class JobSpec(_message.Message):
     __slots__ = ("argv", "env", "cwd", "timeout", "name", "labels", "limits", "max_output_bytes", "on_output_limit", "isolation")
     class EnvEntry(_message.Message):
@@ -220,7 +236,7 @@ class Ending(_message.Message):
     def __init__(self, reason: _Optional[_Union[EndReason, str]] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stopped_by: _Optional[str] = ..., message: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., output: _Optional[_Union[OutputTotals, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "owner", "state", "spec", "limits", "effective_limits", "created_at", "started_at", "ended_at", "ending", "usage", "output", "conditions", "isolation")
+    __slots__ = ("id", "owner", "state", "spec", "limits", "effective_limits", "created_at", "started_at", "ended_at", "ending", "usage", "output", "conditions", "isolation", "limit_changes", "limit_changes_dropped")
     ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +251,8 @@ class Job(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_CHANGES_DROPPED_FIELD_NUMBER: _ClassVar[int]
     id: str
     owner: str
     state: JobState
@@ -249,7 +267,9 @@ class Job(_message.Message):
     output: OutputTotals
     conditions: _containers.RepeatedScalarFieldContainer[str]
     isolation: Isolation
-    def __init__(self, id: _Optional[str] = ..., owner: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., effective_limits: _Optional[_Iterable[_Union[EffectiveLimit, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., output: _Optional[_Union[OutputTotals, _Mapping]] = ..., conditions: _Optional[_Iterable[str]] = ..., isolation: _Optional[_Union[Isolation, str]] = ...) -> None: ...
+    limit_changes: _containers.RepeatedCompositeFieldContainer[LimitChange]
+    limit_changes_dropped: int
+    def __init__(self, id: _Optional[str] = ..., owner: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., effective_limits: _Optional[_Iterable[_Union[EffectiveLimit, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., output: _Optional[_Union[OutputTotals, _Mapping]] = ..., conditions: _Optional[_Iterable[str]] = ..., isolation: _Optional[_Union[Isolation, str]] = ..., limit_changes: _Optional[_Iterable[_Union[LimitChange, _Mapping]]] = ..., limit_changes_dropped: _Optional[int] = ...) -> None: ...
 
 class JobFilter(_message.Message):
     __slots__ = ("owner", "states", "labels", "id_prefix")

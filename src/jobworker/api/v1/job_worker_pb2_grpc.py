@@ -142,7 +142,8 @@ class JobWorkerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateLimits(self, request, context):
-        """Changes the limits of a running job.  Admins only.
+        """Changes the limits of a running job.  Admins only.  Recorded in the job's `limit_changes` before
+        it is answered, also where the kernel does not take all of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
