@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from support.daemon import PATIENCE_S, serving, shell
@@ -56,12 +59,20 @@ def test_an_orderly_restart_goes_by(cgroup: str) -> None:
 
 
 def test_a_job_that_ends_while_nobody_serves_has_its_exit_code(cgroup: str) -> None:
-    with serving(cgroup=f"{cgroup}-absent") as daemon:
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as folder,
+        serving(cgroup=f"{cgroup}-absent") as daemon,
+    ):
+        Path(folder).chmod(0o711)
+        go = Path(folder) / "go"
         alice = daemon.client("alice")
-        job_id = alice.start(*shell("echo begun; sleep 0.5; echo late; exit 5"))
+        script = f"echo begun; until [ -e {go} ]; do sleep 0.05; done; echo late; exit 5"
+        job_id = alice.start(*shell(script))
         with alice.running("wait", job_id) as waiting:
             daemon.await_audited("WatchJobs")
             daemon.kill()
+            go.touch()
+            daemon.await_shim_gone(job_id)
             daemon.start()
             assert waiting.wait(PATIENCE_S) == 5
         assert alice("logs", job_id).out == b"begun\nlate\n"

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,18 @@ class Daemon:
                 next(line for line in tail.stdout if f"/{method}".encode() in line)
             finally:
                 tail.kill()
+
+    def await_shim_gone(self, job_id: str) -> None:
+        """Returns once a job is over and recorded, whether or not anybody serves."""
+        record = json.loads((self.state / "jobs" / job_id / "shim.json").read_bytes())
+        try:
+            pidfd = os.pidfd_open(record["pid"])
+        except ProcessLookupError:
+            return
+        try:
+            assert select.select([pidfd], [], [], PATIENCE_S)[0]
+        finally:
+            os.close(pidfd)
 
     def client(self, user: str = USERS[0], **files: Path | str) -> Jobctl:
         """The command of one user.  files: others instead of the user's own."""
