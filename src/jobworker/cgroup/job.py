@@ -7,6 +7,7 @@ the other with v2.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -14,7 +15,7 @@ from typing import Protocol
 from jobworker.cgroup.interface import CgroupPlan
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits
-from jobworker.model.usage import Usage
+from jobworker.model.usage import Pressures, Usage
 
 
 class Tree(Protocol):
@@ -45,6 +46,7 @@ class Members(Protocol):
     def kill(self) -> None: ...
     def signal(self, number: int) -> int: ...
     def pids(self) -> tuple[int, ...]: ...
+    def pressures(self) -> Pressures: ...
 
 
 class ComposedJob:
@@ -105,7 +107,7 @@ class ComposedJob:
         return self._members.pids()
 
     def usage(self) -> Usage:
-        return self._limits.usage()
+        return dataclasses.replace(self._limits.usage(), **self._members.pressures())
 
     def remove(self) -> None:
         for tree in self._trees:

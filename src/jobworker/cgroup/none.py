@@ -14,7 +14,7 @@ from jobworker.cgroup.interface import CgroupPlan
 from jobworker.cgroup.proof import unenforced
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits, Resource
-from jobworker.model.usage import Usage
+from jobworker.model.usage import Pressures, Usage
 
 NO_CGROUP: Final = "no cgroup on this host may be written to"
 
@@ -62,3 +62,7 @@ class NoMembers:
     def pids(self) -> tuple[int, ...]:
         """Nobody is known."""
         return ()
+
+    def pressures(self) -> Pressures:
+        """Nobody keeps any."""
+        return {}

@@ -21,6 +21,7 @@ from jobworker.model import (
     JobState,
     Limits,
     OutputTotals,
+    Pressure,
     Resource,
     Usage,
     UserName,
@@ -106,3 +107,12 @@ def test_limits_that_are_not_kept_are_told_in_red_with_the_reason() -> None:
     assert isinstance(memory[2], Cell)
     assert memory[2].colour == "red"
     assert tasks == ("processes", "9", "-", "-", "")
+
+
+def test_what_a_job_stood_still_for_is_told_unless_it_is_nothing() -> None:
+    usage = Usage(cpu_pressure=Pressure(some_us=1_600_000), io_pressure=Pressure(some_us=999))
+    told = dict(status_fields(job(usage=usage), now=NOW))
+    assert told["Usage"] == "stood still for CPU 1.6s"
+    shown = job_json(job(usage=usage))["usage"]
+    assert shown["cpu_pressure"] == {"some_us": 1_600_000, "full_us": None}
+    assert (shown["io_pressure"]["some_us"], shown["memory_pressure"]) == (999, None)
