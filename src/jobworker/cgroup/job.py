@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from jobworker.cgroup.interface import CgroupPlan
+from jobworker.cgroup.oom import LimitHits
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.usage import Pressures, Usage
@@ -36,6 +37,8 @@ class JobLimits(Protocol):
         self, limits: Limits, devices: Sequence[BlockDevice]
     ) -> Iterable[EffectiveLimit]: ...
     def usage(self) -> Usage: ...
+    def note_above(self) -> None: ...
+    def limit_hits(self, usage: Usage) -> LimitHits: ...
 
 
 class Members(Protocol):
@@ -108,6 +111,16 @@ class ComposedJob:
 
     def usage(self) -> Usage:
         return dataclasses.replace(self._limits.usage(), **self._members.pressures())
+
+    def note_above(self) -> None:
+        self._limits.note_above()
+
+    def limit_hits(self, usage: Usage) -> LimitHits:
+        try:
+            return self._limits.limit_hits(usage)
+        except OSError:
+            # Somebody removed the cgroup: an ending with less evidence is better than none.
+            return LimitHits()
 
     def remove(self) -> None:
         for tree in self._trees:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from jobworker.cgroup.interface import CgroupPlan
+from jobworker.cgroup.oom import LimitHits
 from jobworker.cgroup.proof import unenforced
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits, Resource
@@ -38,6 +39,14 @@ class NoLimits:
     def usage(self) -> Usage:
         """Nothing is counted."""
         return Usage()
+
+    def note_above(self) -> None:
+        """Nothing is above."""
+
+    def limit_hits(self, usage: Usage) -> LimitHits:
+        """There is no limit to run into."""
+        del usage
+        return LimitHits()
 
 
 class NoMembers:
