@@ -20,8 +20,6 @@ _SYSLOG_ACTION_READ_ALL: Final = 3
 #: The last of it: the line we look for is one of the last of the report of a kill.
 _LOG_BYTES: Final = 64 * 1024
 
-_libc = ctypes.PyDLL(None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OomKill:
@@ -36,7 +34,9 @@ class OomKill:
 def read_messages() -> str:
     """The end of the kernel's log; "" where it is not ours to read."""
     buffer = ctypes.create_string_buffer(_LOG_BYTES)
-    size: int = _libc.klogctl(_SYSLOG_ACTION_READ_ALL, buffer, _LOG_BYTES)
+    # Opened here: kept open, it would cost every shim 44 KiB of its own, and few jobs end so.
+    libc = ctypes.PyDLL(None)
+    size: int = libc.klogctl(_SYSLOG_ACTION_READ_ALL, buffer, _LOG_BYTES)
     return os.fsdecode(buffer.raw[: max(size, 0)])
 
 
