@@ -41,7 +41,8 @@ def test_the_time_limit_gives_124(alice) -> None:
 def test_want_of_memory_gives_137_and_says_so(admin) -> None:
     done = admin("run", "--memory", "20M", "--", "awk", 'BEGIN { s = "x"; while (1) s = s s }')
     assert done.code == 137
-    assert "want of memory" in done.err
+    assert "killed by the kernel: out of memory" in done.err
+    assert "its own limit of 20M" in done.err
 
 
 def test_too_much_output_gives_137_and_keeps_what_is_allowed(alice) -> None:

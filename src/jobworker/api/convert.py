@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import datetime
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -42,7 +42,7 @@ from jobworker.model.job import Job, JobFilter, JobPage, LimitChange
 from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.spec import LABELS_MAX, Isolation, JobSpec
-from jobworker.model.usage import OutputTotals, Usage
+from jobworker.model.usage import OutputTotals, Pressure, Usage
 
 
 def refuse_unknown_fields(message: Message, name: str) -> None:
@@ -156,12 +156,21 @@ def _isolation(number: int) -> Isolation | None:
     return member(ISOLATION_NUMBERS, number, "isolation")
 
 
+_PRESSURES: Final = frozenset({"cpu_pressure", "memory_pressure", "io_pressure"})
+
+
 def usage_to_proto(usage: Usage) -> pb.Usage:
-    return pb.Usage(**_given(usage))
+    given = _given(usage)
+    for name in _PRESSURES & given.keys():
+        given[name] = pb.Pressure(**_given(given[name]))
+    return pb.Usage(**given)
 
 
 def usage_from_proto(message: pb.Usage) -> Usage:
-    return Usage(**_present(message))
+    present = _present(message)
+    for name in _PRESSURES & present.keys():
+        present[name] = Pressure(**{"some_us": 0, **_present(present[name])})
+    return Usage(**present)
 
 
 def totals_to_proto(totals: OutputTotals) -> pb.OutputTotals:
@@ -349,7 +358,7 @@ def _optional_time(message: pb.Job, field: str) -> datetime.datetime | None:
     return time_from_proto(getattr(message, field), field) if message.HasField(field) else None
 
 
-def _given(record: Limits | Usage | OutputTotals) -> dict[str, Any]:
+def _given(record: Limits | Usage | OutputTotals | Pressure) -> dict[str, Any]:
     """The fields that are set.  The messages of these records have fields of the same names."""
     found = ((field.name, getattr(record, field.name)) for field in dataclasses.fields(record))
     return {name: value for name, value in found if value is not None}

@@ -43,6 +43,14 @@ def make_all(path: str) -> tuple[str, ...]:
     return tuple(directory for directory in reversed(missing) if make(directory))
 
 
+def above(path: str) -> tuple[str, ...]:
+    """The cgroups above a cgroup, the nearest first, up to where the tree is mounted."""
+    found = []
+    while kernfs.has(path := os.path.dirname(path), "cgroup.procs"):
+        found.append(path)
+    return tuple(found)
+
+
 def names(path: str) -> tuple[str, ...]:
     """The cgroups in a cgroup; none where it is gone."""
     try:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from jobworker.cgroup.oom import LimitHits
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.usage import Usage
@@ -127,6 +128,12 @@ class JobCgroup(Protocol):
 
     def usage(self) -> Usage:
         """What the job has used; all None once the cgroup is gone."""
+
+    def note_above(self) -> None:
+        """Note what is counted above, once the job runs: ``limit_hits`` tells what came later."""
+
+    def limit_hits(self, usage: Usage) -> LimitHits:
+        """Which limits the job ran into, by what ``usage`` has counted; before it is removed."""
 
     def remove(self) -> None:
         """Remove the directories, those below too; no-op where gone.

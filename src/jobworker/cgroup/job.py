@@ -7,14 +7,16 @@ the other with v2.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from jobworker.cgroup.interface import CgroupPlan
+from jobworker.cgroup.oom import LimitHits
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits
-from jobworker.model.usage import Usage
+from jobworker.model.usage import Pressures, Usage
 
 
 class Tree(Protocol):
@@ -34,6 +36,8 @@ class JobLimits(Protocol):
         self, limits: Limits, devices: Sequence[BlockDevice]
     ) -> Iterable[EffectiveLimit]: ...
     def usage(self) -> Usage: ...
+    def note_above(self) -> None: ...
+    def limit_hits(self, usage: Usage) -> LimitHits: ...
 
 
 class Members(Protocol):
@@ -44,6 +48,7 @@ class Members(Protocol):
     def kill(self) -> None: ...
     def signal(self, number: int) -> int: ...
     def pids(self) -> tuple[int, ...]: ...
+    def pressures(self) -> Pressures: ...
 
 
 class ComposedJob:
@@ -101,7 +106,17 @@ class ComposedJob:
         return self._members.pids()
 
     def usage(self) -> Usage:
-        return self._limits.usage()
+        return dataclasses.replace(self._limits.usage(), **self._members.pressures())
+
+    def note_above(self) -> None:
+        self._limits.note_above()
+
+    def limit_hits(self, usage: Usage) -> LimitHits:
+        try:
+            return self._limits.limit_hits(usage)
+        except OSError:
+            # Somebody removed the cgroup: an ending with less evidence is better than none.
+            return LimitHits()
 
     def remove(self) -> None:
         for tree in self._trees:

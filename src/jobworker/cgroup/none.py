@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from jobworker.cgroup.interface import CgroupPlan
+from jobworker.cgroup.oom import LimitHits
 from jobworker.cgroup.proof import unenforced
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import EffectiveLimit, Limits, Resource
-from jobworker.model.usage import Usage
+from jobworker.model.usage import Pressures, Usage
 
 NO_CGROUP: Final = "no cgroup on this host may be written to"
 
@@ -39,6 +40,14 @@ class NoLimits:
         """Nothing is counted."""
         return Usage()
 
+    def note_above(self) -> None:
+        """Nothing is above."""
+
+    def limit_hits(self, usage: Usage) -> LimitHits:
+        """There is no limit to run into."""
+        del usage
+        return LimitHits()
+
 
 class NoMembers:
     """Nobody is known."""
@@ -62,3 +71,7 @@ class NoMembers:
     def pids(self) -> tuple[int, ...]:
         """Nobody is known."""
         return ()
+
+    def pressures(self) -> Pressures:
+        """Nobody keeps any."""
+        return {}

@@ -30,6 +30,9 @@ _LABELS = {
     Resource.IO_WRITE_OPS: "disk write operations",
 }
 
+#: Less is what every start costs and tells nobody anything; the JSON has it.
+_STALL_SHOWN_US = 1000
+
 
 def job_json(job: Job) -> dict[str, Any]:
     """The whole job."""
@@ -265,11 +268,21 @@ def _usage_sentence(usage: Usage) -> str:
     if usage.io_read_bytes is not None or usage.io_write_bytes is not None:
         read, written = bytes_or_dash(usage.io_read_bytes), bytes_or_dash(usage.io_write_bytes)
         parts.append(f"disk read {read}, written {written}")
+    if stalls := ", ".join(_stalls(usage)):
+        parts.append(f"stood still for {stalls}")
     if usage.oom_kills:
         parts.append(f"{usage.oom_kills} processes killed for want of memory")
     if usage.tasks_refused:
         parts.append(f"{usage.tasks_refused} forks refused")
     return ", ".join(parts)
+
+
+def _stalls(usage: Usage) -> Iterator[str]:
+    """For what some of its processes had to wait, and how long; what was no wait is left out."""
+    stalls = {"CPU": usage.cpu_pressure, "memory": usage.memory_pressure, "disk": usage.io_pressure}
+    for name, pressure in stalls.items():
+        if pressure is not None and pressure.some_us >= _STALL_SHOWN_US:
+            yield f"{name} {format_duration(pressure.some_us / 1_000_000)}"
 
 
 def _output_sentence(totals: OutputTotals) -> str:

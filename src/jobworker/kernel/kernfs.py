@@ -24,6 +24,8 @@ from jobworker.errors import errno_text, shown
 
 #: Larger than nearly all control files: one read and one more that finds the end.
 _READ_BYTES: Final = 64 * 1024
+#: The longest of these, a pressure file, has two lines of less than 80.
+_SMALL_BYTES: Final = 512
 #: Every live cgroup of either version has this file.
 _PROOF_OF_LIFE: Final = "cgroup.procs"
 
@@ -52,6 +54,18 @@ def read_file(path: str) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return reread(fd)
+    finally:
+        os.close(fd)
+
+
+def read_small(path: str) -> str:
+    """The text of a file that the kernel writes out whole in one read(2); raises plain OSError.
+
+    For what is read often: ``read_file`` asks a second time, for an end that is known here.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.fsdecode(os.read(fd, _SMALL_BYTES))
     finally:
         os.close(fd)
 

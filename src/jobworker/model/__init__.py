@@ -25,4 +25,5 @@ from jobworker.model.spec import JobSpec as JobSpec
 from jobworker.model.spec import OnOutputLimit as OnOutputLimit
 from jobworker.model.state import JobState as JobState
 from jobworker.model.usage import OutputTotals as OutputTotals
+from jobworker.model.usage import Pressure as Pressure
 from jobworker.model.usage import Usage as Usage

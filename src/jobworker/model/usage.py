@@ -3,6 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """For how long processes of a job stood still for want of one resource, in microseconds.
+
+    Source: Linux Documentation/accounting/psi.rst.
+    """
+
+    some_us: int
+    """At least one waited."""
+    full_us: int | None = None
+    """All that were not idle waited at once; of the CPU only since Linux 5.13."""
+
+
+class Pressures(TypedDict, total=False):
+    """Those fields of ``Usage``; left out where they are not kept."""
+
+    cpu_pressure: Pressure
+    memory_pressure: Pressure
+    io_pressure: Pressure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +46,10 @@ class Usage:
     """Processes of the job that the kernel killed for want of memory."""
     tasks_refused: int | None = None
     """Forks that the task limit refused."""
+    cpu_pressure: Pressure | None = None
+    """A CPU limit that holds the job back counts as well as a busy host."""
+    memory_pressure: Pressure | None = None
+    io_pressure: Pressure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

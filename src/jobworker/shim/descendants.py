@@ -19,6 +19,7 @@ import signal
 from jobworker.cgroup.interface import CgroupPlan, JobCgroup
 from jobworker.cgroup.job import ComposedJob
 from jobworker.cgroup.none import NoLimits
+from jobworker.model.usage import Pressures
 
 
 def open_job_without_cgroup(plan: CgroupPlan) -> JobCgroup:
@@ -60,6 +61,10 @@ class Descendants:
         for pid in found:
             found += [child for child in _children(pid) if child not in found]
         return tuple(found)
+
+    def pressures(self) -> Pressures:
+        """Nobody keeps any."""
+        return {}
 
 
 def _children(pid: int) -> list[int]:

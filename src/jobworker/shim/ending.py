@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
 
+from jobworker.cgroup.oom import Level, LimitHits, OomSite, OutOfMemory
 from jobworker.errors import shown
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.usage import OutputTotals, Usage
@@ -18,7 +20,9 @@ from jobworker.shim.order import Order
 from jobworker.shim.supervise import Cause, Outcome
 
 
-def describe_ending(order: Order, outcome: Outcome, usage: Usage, output: OutputTotals) -> Ending:
+def describe_ending(
+    order: Order, outcome: Outcome, usage: Usage, hits: LimitHits, output: OutputTotals
+) -> Ending:
     """The ending, with one sentence for people."""
     status = outcome.wait_status
     number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
@@ -26,7 +30,10 @@ def describe_ending(order: Order, outcome: Outcome, usage: Usage, output: Output
     reason = _reason(outcome, usage, number)
     if usage.cpu_seconds is None:
         usage = dataclasses.replace(usage, cpu_seconds=outcome.cpu_s)
-    parts = [_why(reason, order, outcome, usage, code, number), *_remarks(reason, outcome, usage)]
+    parts = [
+        _why(reason, order, outcome, usage, hits, code, number),
+        *_remarks(reason, outcome, usage, hits),
+    ]
     return Ending(
         reason=reason,
         exit_code=code,
@@ -61,6 +68,7 @@ def _why(
     order: Order,
     outcome: Outcome,
     usage: Usage,
+    hits: LimitHits,
     code: int | None,
     number: int | None,
 ) -> str:
@@ -77,7 +85,7 @@ def _why(
             forced = ", forced after the grace period" if outcome.was_killed else ""
             return f"stopped at its time limit of {order.timeout_s:g} s{forced}: {how}"
         case EndReason.OOM_KILLED:
-            return f"killed for want of memory: {_memory_evidence(order, usage)}"
+            return f"killed by the kernel: {_memory_sentence(hits.memory, usage)}"
         case EndReason.OUTPUT_LIMIT:
             return f"killed at its output limit of {order.max_output_bytes} bytes"
         case EndReason.START_FAILED | EndReason.LOST:
@@ -85,23 +93,57 @@ def _why(
             return ""
 
 
-def _memory_evidence(order: Order, usage: Usage) -> str:
+def _memory_sentence(memory: OutOfMemory | None, usage: Usage) -> str:
     from jobworker.model.units import format_bytes  # noqa: PLC0415 - large, and few jobs end so
 
-    limit, most = order.limits.memory_bytes, usage.memory_peak_bytes
-    peak = "" if most is None else f", peak {format_bytes(most)}"
-    if limit is None:
-        return f"the host's memory ran out; it had no limit of its own{peak}"
-    return f"its limit is {format_bytes(limit)}{peak}"
+    if memory is None:
+        return "out of memory"
+    of_limit = "" if memory.limit_bytes is None else f" of {format_bytes(memory.limit_bytes)}"
+    details = []
+    if memory.site not in {OomSite.OWN, OomSite.MAYBE_OWN}:
+        details.append(_own_limit(memory.own, format_bytes))
+    if memory.kills is not None:
+        details.append(
+            "1 process killed" if memory.kills == 1 else f"{memory.kills} processes killed"
+        )
+    if usage.memory_peak_bytes is not None:
+        details.append(f"peak {format_bytes(usage.memory_peak_bytes)}")
+    told = f" ({', '.join(details)})" if details else ""
+    return f"{_site_words(memory.site, of_limit)}{told}"
 
 
-def _remarks(reason: EndReason, outcome: Outcome, usage: Usage) -> list[str]:
+def _site_words(site: OomSite, of_limit: str) -> str:
+    match site:
+        case OomSite.OWN:
+            return f"out of memory at its own limit{of_limit}"
+        case OomSite.MAYBE_OWN:
+            return f"out of memory, having reached its own limit{of_limit}"
+        case OomSite.INSIDE:
+            return "out of memory at the limit of a cgroup that it made"
+        case OomSite.ABOVE:
+            return f"out of memory at the limit{of_limit} of a cgroup above it"
+        case OomSite.HOST:
+            return "the host ran out of memory"
+        case OomSite.NOT_OWN:
+            return "out of memory, of the host or at the limit of a cgroup above it"
+
+
+def _own_limit(own: Level, format_bytes: Callable[[int], str]) -> str:
+    if own.limit_bytes is None:
+        return "it had no limit of its own"
+    limit = f"its own limit of {format_bytes(own.limit_bytes)}"
+    return f"{limit} was reached too" if own.was_reached else f"{limit} was not reached"
+
+
+def _remarks(reason: EndReason, outcome: Outcome, usage: Usage, hits: LimitHits) -> list[str]:
     remarks = []
     if usage.oom_kills and reason is not EndReason.OOM_KILLED:
-        remarks.append(f"the kernel killed {usage.oom_kills} of its processes for want of memory")
+        killed = f"the kernel killed {usage.oom_kills} of its processes for want of memory"
+        remarks.append(f"{killed}: {_memory_sentence(hits.memory, usage)}")
     if usage.tasks_refused:
         forks = "fork" if usage.tasks_refused == 1 else "forks"
-        remarks.append(f"its task limit refused {usage.tasks_refused} {forks}")
+        limit = "a task limit above it" if hits.tasks is None else f"its task limit of {hits.tasks}"
+        remarks.append(f"{limit} refused {usage.tasks_refused} {forks}")
     if outcome.left_behind == 1:
         remarks.append("1 process that it left behind was killed")
     elif outcome.left_behind:

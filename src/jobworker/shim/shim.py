@@ -175,10 +175,13 @@ class _Shim:
         supervisor = Supervisor(directory, handoff, cgroup, pump, wakeup, init_status=status)
         # Not before the command runs: on v2 this waits for a grace period of the kernel.
         cgroup.join_shim()
+        cgroup.note_above()
         outcome = supervisor.watch_until_empty()
         while not pump.flush():
             supervisor.wait_for_retry()
-        ending = describe_ending(read_order(directory), outcome, cgroup.usage(), pump.totals)
+        usage = cgroup.usage()
+        hits = cgroup.limit_hits(usage)
+        ending = describe_ending(read_order(directory), outcome, usage, hits, pump.totals)
         while not _try_record(directory, ending):
             supervisor.wait_for_retry()
         cgroup.remove()

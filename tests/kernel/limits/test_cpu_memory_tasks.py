@@ -90,7 +90,7 @@ async def test_more_memory_than_allowed_is_an_oom_kill(place: WorkerPlace) -> No
     assert job.ending is not None
     assert job.ending.reason is EndReason.OOM_KILLED
     assert job.ending.signal == signal.SIGKILL
-    assert f"its limit is {format_bytes(LIMIT)}" in job.ending.message
+    assert f"its own limit of {format_bytes(LIMIT)} (" in job.ending.message
     assert [limit.effective for limit in job.effective] == [LIMIT]
     usage = job.ending.usage
     assert (usage.oom_kills or 0) >= 1
@@ -174,7 +174,7 @@ async def test_forks_beyond_the_limit_are_refused_and_counted(place: WorkerPlace
     assert [limit.effective for limit in job.effective] == [5]
     # One for each fork on most kernels; Linux 6.1 counts once for each time the limit is hit.
     assert (job.ending.usage.tasks_refused or 0) >= 1
-    assert "its task limit refused" in job.ending.message
+    assert "its task limit of 5 refused" in job.ending.message
     assert "4 processes that it left behind were killed" in job.ending.message
 
 

@@ -102,7 +102,7 @@ async def test_memory_that_ran_out_is_told_with_evidence(place: WorkerPlace) -> 
         hog, _ = await run(worker, python("x = bytearray(200 << 20)", limits=limits))
         assert hog.ending is not None
         assert (hog.ending.reason, hog.ending.signal) == (EndReason.OOM_KILLED, signal.SIGKILL)
-        assert "its limit is 24M, peak" in hog.ending.message
+        assert "its own limit of 24M (" in hog.ending.message
         assert hog.usage.oom_kills
         assert hog.usage.memory_peak_bytes is not None
         assert 16 * _MIB < hog.usage.memory_peak_bytes <= 24 * _MIB
@@ -382,7 +382,7 @@ async def test_a_fork_bomb_within_its_limit_is_stopped(place: WorkerPlace) -> No
             ended = await worker.stop(job.id, stopped_by=ALICE, grace_s=0.1)
         assert ended.ending is not None
         assert ended.ending.reason is EndReason.STOPPED
-        assert "its task limit refused" in ended.ending.message
+        assert "its task limit of 40 refused" in ended.ending.message
 
 
 async def test_two_hundred_jobs_at_once(place: WorkerPlace) -> None:

@@ -14,7 +14,7 @@ from jobworker.model.limits import EffectiveLimit, Limits, Resource
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.spec import LABELS_MAX, Isolation, JobSpec, OnOutputLimit
 from jobworker.model.state import JobState
-from jobworker.model.usage import OutputTotals, Usage
+from jobworker.model.usage import OutputTotals, Pressure, Usage
 
 #: Any Unicode text without NUL: what a process can be given and a message can carry.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
@@ -75,6 +75,7 @@ specs = st.builds(
     on_output_limit=st.none() | st.sampled_from(OnOutputLimit),
     isolation=st.none() | st.sampled_from(Isolation),
 )
+pressures = st.builds(Pressure, some_us=counts, full_us=st.none() | counts)
 usages = st.builds(
     Usage,
     cpu_seconds=st.none() | seconds,
@@ -88,6 +89,9 @@ usages = st.builds(
     io_write_ops=st.none() | counts,
     oom_kills=st.none() | counts,
     tasks_refused=st.none() | counts,
+    cpu_pressure=st.none() | pressures,
+    memory_pressure=st.none() | pressures,
+    io_pressure=st.none() | pressures,
 )
 totals = st.builds(OutputTotals, stdout_bytes=counts, stderr_bytes=counts, dropped_bytes=counts)
 endings = st.builds(

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from jobworker.cgroup.v1 import limits as v1
 from jobworker.cgroup.v2 import limits as v2
+from jobworker.cgroup.v2.pressure import parse_pressure
 from jobworker.kernel.kernfs import parse_amount, parse_flat, parse_nested
 from jobworker.model.limits import CPU_MILLIS_MAX, CPU_MILLIS_MIN
+from jobworker.model.usage import Pressure
 
 
 @given(st.integers(CPU_MILLIS_MIN, CPU_MILLIS_MAX))
@@ -56,3 +58,10 @@ def test_v1_throttle_files_by_device() -> None:
 def test_v1_service_files_by_device_without_the_total() -> None:
     text = "254:0 Read 8192\n254:0 Write 4096\n254:0 Total 12288\nTotal 12288\n"
     assert v1.parse_service(text) == {"254:0": {"Read": 8192, "Write": 4096, "Total": 12288}}
+
+
+def test_pressure_files_by_their_totals_also_from_before_there_was_full_for_the_cpu() -> None:
+    some = "some avg10=12.50 avg60=3.00 avg300=0.10 total=1234567\n"
+    full = "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+    assert parse_pressure(some + full) == Pressure(some_us=1234567, full_us=0)
+    assert parse_pressure(some) == Pressure(some_us=1234567)

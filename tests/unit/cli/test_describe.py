@@ -22,6 +22,7 @@ from jobworker.model import (
     LimitChange,
     Limits,
     OutputTotals,
+    Pressure,
     Resource,
     Usage,
     UserName,
@@ -155,3 +156,12 @@ def test_the_json_of_a_change_names_what_it_changed_and_no_more() -> None:
     assert (change["changed_at"], change["changed_by"]) == ("2026-11-24T09:55:00.000000Z", "root")
     assert (change["effective"], change["outcome_unknown"]) == ([], False)
     assert shown["changes_dropped"] == 0
+
+
+def test_what_a_job_stood_still_for_is_told_unless_it_is_nothing() -> None:
+    usage = Usage(cpu_pressure=Pressure(some_us=1_600_000), io_pressure=Pressure(some_us=999))
+    told = dict(status_fields(job(usage=usage), now=NOW))
+    assert told["Usage"] == "stood still for CPU 1.6s"
+    shown = job_json(job(usage=usage))["usage"]
+    assert shown["cpu_pressure"] == {"some_us": 1_600_000, "full_us": None}
+    assert (shown["io_pressure"]["some_us"], shown["memory_pressure"]) == (999, None)

@@ -182,7 +182,7 @@ class JobSpec(_message.Message):
     def __init__(self, argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ..., cwd: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., max_output_bytes: _Optional[int] = ..., on_output_limit: _Optional[_Union[OnOutputLimit, str]] = ..., isolation: _Optional[_Union[Isolation, str]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("cpu_seconds", "cpu_throttled_seconds", "memory_bytes", "memory_peak_bytes", "tasks", "io_read_bytes", "io_write_bytes", "io_read_ops", "io_write_ops", "oom_kills", "tasks_refused")
+    __slots__ = ("cpu_seconds", "cpu_throttled_seconds", "memory_bytes", "memory_peak_bytes", "tasks", "io_read_bytes", "io_write_bytes", "io_read_ops", "io_write_ops", "oom_kills", "tasks_refused", "cpu_pressure", "memory_pressure", "io_pressure")
     CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
     CPU_THROTTLED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +194,9 @@ class Usage(_message.Message):
     IO_WRITE_OPS_FIELD_NUMBER: _ClassVar[int]
     OOM_KILLS_FIELD_NUMBER: _ClassVar[int]
     TASKS_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    CPU_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    IO_PRESSURE_FIELD_NUMBER: _ClassVar[int]
     cpu_seconds: float
     cpu_throttled_seconds: float
     memory_bytes: int
@@ -205,7 +208,18 @@ class Usage(_message.Message):
     io_write_ops: int
     oom_kills: int
     tasks_refused: int
-    def __init__(self, cpu_seconds: _Optional[float] = ..., cpu_throttled_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_peak_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ..., io_read_ops: _Optional[int] = ..., io_write_ops: _Optional[int] = ..., oom_kills: _Optional[int] = ..., tasks_refused: _Optional[int] = ...) -> None: ...
+    cpu_pressure: Pressure
+    memory_pressure: Pressure
+    io_pressure: Pressure
+    def __init__(self, cpu_seconds: _Optional[float] = ..., cpu_throttled_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_peak_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ..., io_read_ops: _Optional[int] = ..., io_write_ops: _Optional[int] = ..., oom_kills: _Optional[int] = ..., tasks_refused: _Optional[int] = ..., cpu_pressure: _Optional[_Union[Pressure, _Mapping]] = ..., memory_pressure: _Optional[_Union[Pressure, _Mapping]] = ..., io_pressure: _Optional[_Union[Pressure, _Mapping]] = ...) -> None: ...
+
+class Pressure(_message.Message):
+    __slots__ = ("some_us", "full_us")
+    SOME_US_FIELD_NUMBER: _ClassVar[int]
+    FULL_US_FIELD_NUMBER: _ClassVar[int]
+    some_us: int
+    full_us: int
+    def __init__(self, some_us: _Optional[int] = ..., full_us: _Optional[int] = ...) -> None: ...
 
 class OutputTotals(_message.Message):
     __slots__ = ("stdout_bytes", "stderr_bytes", "dropped_bytes")

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from jobworker.cgroup.interface import CgroupPlan, Verdict
+from jobworker.cgroup.oom import LimitHits
 from jobworker.cgroup.proof import CPU_PERIOD_US, NO_DEVICE, NO_SWAP_LIMIT, prove, unenforced
+from jobworker.cgroup.v1.memory import LIMIT, LIMIT_AND_SWAP, out_of_memory, read_limit
 from jobworker.kernel import kernfs
 from jobworker.kernel.disks import BlockDevice, is_stacked
 from jobworker.model.limits import EffectiveLimit, Limits, Resource
@@ -19,12 +21,10 @@ from jobworker.model.usage import Usage
 
 _QUOTA: Final = "cpu.cfs_quota_us"
 _PERIOD: Final = "cpu.cfs_period_us"
-_MEMORY: Final = "memory.limit_in_bytes"
-_MEMORY_AND_SWAP: Final = "memory.memsw.limit_in_bytes"
 
 _FILES: Final[Mapping[Resource, tuple[str, str]]] = {
     Resource.CPU: ("cpu", _QUOTA),
-    Resource.MEMORY: ("memory", _MEMORY),
+    Resource.MEMORY: ("memory", LIMIT),
     Resource.TASKS: ("pids", "pids.max"),
     Resource.IO_READ_BYTES: ("blkio", "blkio.throttle.read_bps_device"),
     Resource.IO_WRITE_BYTES: ("blkio", "blkio.throttle.write_bps_device"),
@@ -58,7 +58,7 @@ def verdicts(
 
 def _hole(cgroup: str, resource: Resource) -> str:
     """What passes by a limit that the kernel keeps."""
-    if resource is Resource.MEMORY and not kernfs.has(cgroup, _MEMORY_AND_SWAP):
+    if resource is Resource.MEMORY and not kernfs.has(cgroup, LIMIT_AND_SWAP):
         return NO_SWAP_LIMIT
     return BUFFERED if resource in _BUFFERED_RESOURCES else ""
 
@@ -129,6 +129,17 @@ class JobLimits:
             tasks_refused=refused.get("max"),
         )
 
+    def note_above(self) -> None:
+        """v1 counts nothing that would tell."""
+
+    def limit_hits(self, usage: Usage) -> LimitHits:
+        """See ``JobCgroup``."""
+        memory = None
+        if usage.oom_kills:
+            memory = out_of_memory(self._directories["memory"], usage.oom_kills)
+        held = self._text("pids", "pids.max") if usage.tasks_refused else None
+        return LimitHits(memory=memory, tasks=None if held is None else kernfs.parse_amount(held))
+
     def _text(self, controller: str, name: str) -> str | None:
         directory = self._directories.get(controller)
         return None if directory is None else kernfs.read_if_there(directory, name)
@@ -164,29 +175,22 @@ def _set_cpu(cpu: str, requested: int) -> EffectiveLimit:
 
 
 def _set_memory(memory: str, requested: int) -> EffectiveLimit:
-    has_swap_limit = kernfs.has(memory, _MEMORY_AND_SWAP)
+    has_swap_limit = kernfs.has(memory, LIMIT_AND_SWAP)
 
     def write() -> None:
-        names = [_MEMORY]
+        names = [LIMIT]
         if has_swap_limit:
             # Memory with swap may never be less than memory alone ("memory.rst", Swap Extension):
             # when raising, the former goes first, when lowering, the latter.
-            is_raised = requested > int(kernfs.read(memory, _MEMORY_AND_SWAP))
-            names = [_MEMORY_AND_SWAP, _MEMORY] if is_raised else [_MEMORY, _MEMORY_AND_SWAP]
+            is_raised = requested > int(kernfs.read(memory, LIMIT_AND_SWAP))
+            names = [LIMIT_AND_SWAP, LIMIT] if is_raised else [LIMIT, LIMIT_AND_SWAP]
         for name in names:
             kernfs.write(memory, name, str(requested))
 
-    def read() -> int | None:
-        held = int(kernfs.read(memory, _MEMORY))
-        return held if held < _UNLIMITED_BYTES else None
-
     note = _hole(memory, Resource.MEMORY)
-    return prove(Resource.MEMORY, requested, write=write, read=read, note=note)
-
-
-#: Without a limit the file says the largest multiple of the page size below 2**63 (Linux
-#: mm/page_counter.c, PAGE_COUNTER_MAX); no machine has that much.
-_UNLIMITED_BYTES: Final = 1 << 62
+    return prove(
+        Resource.MEMORY, requested, write=write, read=lambda: read_limit(memory), note=note
+    )
 
 
 def _set_tasks(pids: str, requested: int) -> EffectiveLimit:

@@ -12,6 +12,7 @@ from typing import Final
 
 from jobworker.cgroup import processes
 from jobworker.kernel import kernfs
+from jobworker.model.usage import Pressures
 
 _STATE: Final = "freezer.state"
 
@@ -67,3 +68,7 @@ class Members:
     def pids(self) -> tuple[int, ...]:
         """See ``JobCgroup``."""
         return processes.listed(self._cgroup)
+
+    def pressures(self) -> Pressures:
+        """A v1 tree keeps none."""
+        return {}

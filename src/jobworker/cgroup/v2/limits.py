@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from jobworker.cgroup.interface import CgroupPlan, Verdict
+from jobworker.cgroup.oom import LimitHits
 from jobworker.cgroup.proof import CPU_PERIOD_US, NO_DEVICE, NO_SWAP_LIMIT, prove, unenforced
+from jobworker.cgroup.v2.memory import Memory
 from jobworker.kernel import kernfs
 from jobworker.kernel.disks import BlockDevice, is_stacked
 from jobworker.model.limits import IO_RESOURCES, EffectiveLimit, Limits, Resource
@@ -71,6 +73,7 @@ class JobLimits:
     def __init__(self, plan: CgroupPlan) -> None:
         self._job = plan.job
         self._leaf = plan.members
+        self._memory = Memory(plan.members)
 
     def set_limits(
         self, limits: Limits, devices: Sequence[BlockDevice]
@@ -156,6 +159,18 @@ class JobLimits:
             # The victim of a group kill is counted twice (Linux mm/oom_kill.c, oom_kill_process).
             oom_kills=self._flat("memory.events").get("oom_kill"),
             tasks_refused=self._flat("pids.events").get("max"),
+        )
+
+    def note_above(self) -> None:
+        """See ``JobCgroup``."""
+        self._memory.note_above()
+
+    def limit_hits(self, usage: Usage) -> LimitHits:
+        """See ``JobCgroup``."""
+        kills = usage.oom_kills
+        return LimitHits(
+            memory=self._memory.out_of_memory(kills) if kills else None,
+            tasks=self._amount("pids.max") if usage.tasks_refused else None,
         )
 
     def _flat(self, name: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Members of a v2 cgroup: list, signal, kill, tell when none is left.
+"""Members of a v2 cgroup: list, signal, kill, tell when none is left and how long they waited.
 
 Owns: cgroup.kill, cgroup.events, cgroup.freeze.  Not creation (tree.py), not limits (limits.py).
 Source: Linux Documentation/admin-guide/cgroup-v2.rst, "Core Interface Files".
@@ -11,7 +11,9 @@ import signal
 from typing import Final
 
 from jobworker.cgroup import processes
+from jobworker.cgroup.v2.pressure import read_pressures
 from jobworker.kernel import kernfs
+from jobworker.model.usage import Pressures
 
 _KILL: Final = "cgroup.kill"
 
@@ -73,3 +75,7 @@ class Members:
     def pids(self) -> tuple[int, ...]:
         """See ``JobCgroup``."""
         return processes.listed(self._cgroup)
+
+    def pressures(self) -> Pressures:
+        """How long they waited."""
+        return read_pressures(self._cgroup)
