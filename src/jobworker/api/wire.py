@@ -15,7 +15,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from jobworker.api.convert import event_from_proto, event_to_proto
+from jobworker.api.events import event_from_proto, event_to_proto
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.errors import DataLossError
 from jobworker.model.output import Chunk, EndOfOutput, Heartbeat

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobworker.api import convert
+from jobworker.api.events import stream_to_proto
+from jobworker.api.limits import limits_to_proto
 from jobworker.api.scalars import duration_to_proto, micros_to_proto
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.wire import decode_event
@@ -175,7 +177,7 @@ class Client:
 
     async def update_limits(self, job_id: JobId, limits: Limits) -> Job:
         """Change the given limits of a running job; its history tells of it.  Admins only."""
-        request = pb.UpdateLimitsRequest(job_id=job_id, limits=convert.limits_to_proto(limits))
+        request = pb.UpdateLimitsRequest(job_id=job_id, limits=limits_to_proto(limits))
         answer = await self._connection.call(self._stub.UpdateLimits, request)
         return convert.job_from_proto(answer.job)
 
@@ -225,7 +227,7 @@ def _stream_request(
         job_id=job_id,
         offset=cursor.offset or 0,
         follow=follow,
-        stream=convert.stream_to_proto(stream),
+        stream=stream_to_proto(stream),
         tail_lines=cursor.tail_lines,
         since=None if cursor.since_us is None else micros_to_proto(cursor.since_us),
         timestamps=exact_times,

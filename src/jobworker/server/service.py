@@ -18,6 +18,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from jobworker import __version__
 from jobworker.api import convert
+from jobworker.api.events import stream_from_proto
+from jobworker.api.fields import refuse_unknown_fields
+from jobworker.api.limits import limits_from_proto
 from jobworker.api.scalars import duration_from_proto, micros_from_proto, time_to_proto
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.wire import encode_event
@@ -60,8 +63,8 @@ class JobWorkerService:
     async def start_job(self, request: pb.StartJobRequest, call: Call) -> pb.StartJobResponse:
         if request.spec.limits.ByteSize():
             require_grant(call.principal, Action.START_WITH_LIMITS)
-        convert.refuse_unknown_fields(request.spec, "spec")
-        convert.refuse_unknown_fields(request.spec.limits, "limits")
+        refuse_unknown_fields(request.spec, "spec")
+        refuse_unknown_fields(request.spec.limits, "limits")
         spec = convert.spec_from_proto(request.spec)
         request_id = parse_request_id(request.request_id) if request.request_id else None
         try:
@@ -111,7 +114,7 @@ class JobWorkerService:
             job_id,
             offset=request.offset,
             follow=request.follow,
-            stream=convert.stream_from_proto(request.stream),
+            stream=stream_from_proto(request.stream),
             tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
             since_us=micros_from_proto(request.since, "since")
             if request.HasField("since")
@@ -136,8 +139,8 @@ class JobWorkerService:
         self, request: pb.UpdateLimitsRequest, call: Call
     ) -> pb.UpdateLimitsResponse:
         job_id = await self._reach(request.job_id, Action.UPDATE_LIMITS, call)
-        convert.refuse_unknown_fields(request.limits, "limits")
-        limits = convert.limits_from_proto(request.limits)
+        refuse_unknown_fields(request.limits, "limits")
+        limits = limits_from_proto(request.limits)
         job = await self._worker.update_limits(job_id, limits, changed_by=call.principal.name)
         return pb.UpdateLimitsResponse(job=convert.job_to_proto(job))
 

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobworker.api import convert, scalars
+from jobworker.api import convert, events, fields, limits, scalars
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.errors import DataLossError, InvalidArgumentError, InvalidLimitError
 from jobworker.model.ids import JobId, UserName
@@ -25,16 +25,16 @@ from jobworker.model.state import JobState
 from unit.api import strategies
 
 PAIRS: dict[str, tuple[st.SearchStrategy[Any], Callable[..., Message], Callable[..., Any]]] = {
-    "limits": (strategies.limits, convert.limits_to_proto, convert.limits_from_proto),
+    "limits": (strategies.limits, limits.limits_to_proto, limits.limits_from_proto),
     "effective limit": (
         strategies.effective_limits,
-        convert.effective_limit_to_proto,
-        convert.effective_limit_from_proto,
+        limits.effective_limit_to_proto,
+        limits.effective_limit_from_proto,
     ),
     "limit change": (
         strategies.limit_changes,
-        convert.limit_change_to_proto,
-        convert.limit_change_from_proto,
+        limits.limit_change_to_proto,
+        limits.limit_change_from_proto,
     ),
     "spec": (strategies.specs, convert.spec_to_proto, convert.spec_from_proto),
     "usage": (strategies.usages, convert.usage_to_proto, convert.usage_from_proto),
@@ -43,7 +43,7 @@ PAIRS: dict[str, tuple[st.SearchStrategy[Any], Callable[..., Message], Callable[
     "job": (strategies.jobs, convert.job_to_proto, convert.job_from_proto),
     "page": (strategies.pages, convert.page_to_proto, convert.page_from_proto),
     "filter": (strategies.filters, convert.filter_to_proto, convert.filter_from_proto),
-    "event": (strategies.events, convert.event_to_proto, convert.event_from_proto),
+    "event": (strategies.events, events.event_to_proto, events.event_from_proto),
 }
 
 
@@ -150,7 +150,7 @@ def test_an_answer_that_this_version_does_not_know_is_data_loss(
 )
 def test_an_unknown_event_is_data_loss(message: pb.StreamOutputResponse) -> None:
     with pytest.raises(DataLossError, match="cannot read the answer of the service"):
-        convert.event_from_proto(message)
+        events.event_from_proto(message)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_unknown_event_is_data_loss(message: pb.StreamOutputResponse) -> None
             ),
             "labels",
         ),
-        (lambda: convert.stream_from_proto(7), "stream"),
+        (lambda: events.stream_from_proto(7), "stream"),
         (lambda: convert.spec_from_proto(pb.JobSpec()), "argv"),
         (
             lambda: convert.spec_from_proto(pb.JobSpec(argv=["a"], timeout=Duration())),
@@ -181,7 +181,7 @@ def test_a_wrong_request_names_the_field(parse: Callable[[], object], field: str
 
 def test_a_limit_of_zero_is_refused_and_not_taken_for_no_limit() -> None:
     with pytest.raises(InvalidLimitError, match="memory_bytes 0"):
-        convert.limits_from_proto(pb.Limits(memory_bytes=0))
+        limits.limits_from_proto(pb.Limits(memory_bytes=0))
 
 
 def test_text_from_the_kernel_that_is_no_unicode_can_be_told() -> None:
@@ -198,10 +198,10 @@ def test_a_label_that_is_no_unicode_is_refused_by_the_sender() -> None:
 def test_a_limit_that_only_a_newer_peer_knows_is_refused() -> None:
     # Field 99, a varint: what this version would drop without a word.
     message = pb.Limits.FromString(b"\x98\x06\x01")
-    convert.limits_from_proto(message)
+    limits.limits_from_proto(message)
     with pytest.raises(InvalidArgumentError, match="cannot use limits field 99"):
-        convert.refuse_unknown_fields(message, "limits")
-    convert.refuse_unknown_fields(pb.Limits(tasks=5), "limits")
+        fields.refuse_unknown_fields(message, "limits")
+    fields.refuse_unknown_fields(pb.Limits(tasks=5), "limits")
 
 
 def _fields_ever_set(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobworker.api.convert import event_from_proto, event_to_proto
+from jobworker.api.events import event_from_proto, event_to_proto
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.wire import decode_event, encode_event
 from jobworker.errors import DataLossError
