@@ -195,7 +195,7 @@ class Worker:
         live = await self._stopper.stop(job_id, stopped_by, grace)
         if live is None or not wait:
             return await self.get(job_id)
-        await live.ended.wait()
+        await live.wait_ended()
         return live.job
 
     async def stop_all(self, *, stopped_by: UserName, grace_s: float | None = None) -> None:
@@ -259,11 +259,14 @@ class Worker:
         return await asyncio.to_thread(self._meter.measure_page, page)
 
     async def wait(self, job_id: JobId) -> Job:
-        """The job once it has ended."""
+        """The job once it has ended.
+
+        Raises JobNotFoundError, UnavailableError if the worker is closed before that.
+        """
         live = self._registry.live.get(job_id)
         if live is None:
             return await self._registry.find(job_id)
-        await live.ended.wait()
+        await live.wait_ended()
         return live.job
 
     def watch(

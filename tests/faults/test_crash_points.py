@@ -11,19 +11,11 @@ from typing import Final
 import pytest
 
 from jobworker.errors import JobWorkerError, StartFailedError, UnavailableError
-from jobworker.model import Ending, EndReason, JobState, RequestId
+from jobworker.model import Ending, EndReason, JobState
 from jobworker.shim import records
 from jobworker.shim.launcher import Launcher
-from support.faults import (
-    CrashPoint,
-    Writing,
-    is_writing,
-    job_cgroups,
-    shims_of,
-    wait_dead,
-    witness_directory,
-    witnessed,
-)
+from support.crash_points import REQUEST, CrashPoint, check_nothing_left
+from support.faults import Writing, witness_directory, witnessed
 from support.worker import ALICE, WorkerPlace, collect
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +24,6 @@ _JOB: Final = "jobworker.cgroup.job:ComposedJob"
 _RECORDS: Final = "jobworker.shim.records"
 _START: Final = "jobworker.shim.start"
 _SHIM: Final = "jobworker.shim.shim"
-_REQUEST: Final = RequestId("once")
 
 
 def both(owner: str, name: str, when: str, argument: str | None = None) -> Sequence[CrashPoint]:
@@ -107,7 +98,7 @@ async def run_with(
         patch.setattr("jobworker.worker.Launcher", launcher)
         async with place.open(stop_jobs=False) as worker:
             try:
-                job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
+                job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)
             except JobWorkerError as error:
                 return error
             await worker.wait(job.id)
@@ -128,19 +119,14 @@ async def look_back(
         if job.ending.reason is EndReason.EXITED:
             assert (output.stdout, output.stderr) == writing.expected()
         try:
-            repeated = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
+            repeated = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)
             assert repeated.id == job.id
         except StartFailedError:
             assert job.ending.reason is EndReason.START_FAILED
         assert len((await worker.list()).jobs) == 1
-    for pid in shims_of(place.state_dir):
-        await wait_dead(pid)
-    runs = witnessed(witnesses).get(writing.name, [])
-    assert len(runs) <= 1
-    assert not any(is_writing(pid, witnesses) for pid in runs)
+    runs = await check_nothing_left(place, writing.name, witnesses, cgroup_name)
     if job.ending.reason is EndReason.START_FAILED:
         assert not runs
-    assert not job_cgroups(cgroup_name)
     return job.ending
 
 

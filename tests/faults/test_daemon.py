@@ -31,7 +31,7 @@ from support.faults import (
 from support.guards import need
 from support.worker import sh, state_directory
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 
 #: In the gate; ``bench/soak`` does the same a thousand times and more.
 KILLS: Final = 50
@@ -51,6 +51,7 @@ def installation(folder: Path) -> Installation:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_nothing_is_lost_in_fifty_kills(folder: Path, cgroup_name: str) -> None:
     tally = await run_soak(folder, kills=KILLS, seed=1, cgroup_name=cgroup_name)
     assert sum(tally.kills.values()) == KILLS
@@ -70,6 +71,7 @@ async def follow_all(client: Client, job: Job) -> tuple[bytes, EndOfOutput]:
     raise AssertionError("the stream ended without its end")
 
 
+@pytest.mark.slow
 async def test_a_running_job_keeps_its_pid_and_its_followers_get_each_byte_once(
     folder: Path, installation: Installation, cgroup_name: str
 ) -> None:

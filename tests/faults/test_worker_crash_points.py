@@ -12,24 +12,14 @@ from typing import Final
 import pytest
 
 from jobworker.errors import JobNotFoundError, StartFailedError
-from jobworker.model import EndReason, JobId, JobState, Limits, RequestId
+from jobworker.model import EndReason, JobId, JobState, Limits
 from jobworker.shim.shim import ORDER
-from support.faults import (
-    CrashPoint,
-    Writing,
-    is_writing,
-    job_cgroups,
-    shims_of,
-    wait_dead,
-    witness_directory,
-    witnessed,
-)
+from support.crash_points import REQUEST, CrashPoint, check_nothing_left
+from support.faults import Writing, job_cgroups, witness_directory
 from support.guards import need
 from support.worker import ALICE, BOB, ROOT, WorkerPlace, collect
 
 pytestmark = pytest.mark.anyio
-
-_REQUEST: Final = RequestId("once")
 
 #: What the process does that will be killed: one start, and then what is asked for by name.
 _PROGRAM: Final = """
@@ -97,15 +87,6 @@ async def run_killed(
         assert await process.wait() == -signal.SIGKILL, "it was not killed at the point"
 
 
-async def check_nothing_left(place: WorkerPlace, witnesses: Path, cgroup_name: str) -> None:
-    for pid in shims_of(place.state_dir):
-        await wait_dead(pid)
-    runs = witnessed(witnesses).get("w", [])
-    assert len(runs) <= 1
-    assert not any(is_writing(pid, witnesses) for pid in runs)
-    assert not job_cgroups(cgroup_name)
-
-
 @pytest.mark.parametrize("crash", UNRECORDED, ids=str)
 async def test_a_start_that_was_not_recorded_never_was(
     place: WorkerPlace, cgroup_name: str, crash: CrashPoint
@@ -115,10 +96,9 @@ async def test_a_start_that_was_not_recorded_never_was(
         await run_killed(place, crash, writing, witnesses)
         async with place.open() as worker:
             assert not (await worker.list()).jobs
-            job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
+            job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)
             assert (await worker.wait(job.id)).ending is not None
-        await check_nothing_left(place, witnesses, cgroup_name)
-        assert witnessed(witnesses)
+        assert await check_nothing_left(place, writing.name, witnesses, cgroup_name)
 
 
 @pytest.mark.parametrize("crash", UNORDERED, ids=str)
@@ -134,9 +114,8 @@ async def test_a_start_that_was_only_recorded_failed(
             assert job.ending.reason is EndReason.START_FAILED
             assert "interrupted" in job.ending.message
             with pytest.raises(StartFailedError, match="interrupted"):
-                await worker.start(writing.spec(witnesses), owner=ALICE, request_id=_REQUEST)
-        await check_nothing_left(place, witnesses, cgroup_name)
-        assert not witnessed(witnesses)
+                await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)
+        assert not await check_nothing_left(place, writing.name, witnesses, cgroup_name)
 
 
 @pytest.mark.parametrize("crash", ORDERED, ids=str)
@@ -148,13 +127,12 @@ async def test_a_start_that_was_ordered_is_the_one_job(
         await run_killed(place, crash, writing, witnesses)
         async with place.open() as worker:
             spec = writing.spec(witnesses)
-            job = await worker.start(spec, owner=ALICE, request_id=_REQUEST)
+            job = await worker.start(spec, owner=ALICE, request_id=REQUEST)
             output = await collect(worker, job.id)
             assert (output.stdout, output.stderr) == writing.expected()
             assert (output.ending.reason, output.ending.exit_code) == (EndReason.EXITED, 3)
             assert [one.id for one in (await worker.list()).jobs] == [job.id]
-        await check_nothing_left(place, witnesses, cgroup_name)
-        assert len(witnessed(witnesses)["w"]) == 1
+        assert await check_nothing_left(place, writing.name, witnesses, cgroup_name)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -170,7 +148,7 @@ async def test_a_recorded_stop_is_carried_through(
             ended = await worker.wait(job.id)
             assert ended.ending is not None
             assert (ended.ending.reason, ended.ending.stopped_by) == (EndReason.STOPPED, BOB)
-        await check_nothing_left(place, witnesses, cgroup_name)
+        await check_nothing_left(place, writing.name, witnesses, cgroup_name)
 
 
 #: The intent is not recorded: nothing is changed.
@@ -207,7 +185,7 @@ async def test_a_change_of_limits_is_made_and_told_or_neither(
                 assert job.limit_changes[0].effective == job.effective
             assert is_held_to(20, cgroup_name) == (crash in CHANGED)
             await worker.stop(job.id, stopped_by=BOB, grace_s=0)
-        await check_nothing_left(place, witnesses, cgroup_name)
+        await check_nothing_left(place, "w", witnesses, cgroup_name)
 
 
 def is_held_to(tasks: int, cgroup_name: str) -> bool:
@@ -241,7 +219,7 @@ async def test_a_removal_is_done_or_not_begun(
             assert not (await worker.list()).jobs
             with pytest.raises(JobNotFoundError):
                 await worker.get(job_id)
-        await check_nothing_left(place, witnesses, cgroup_name)
+        await check_nothing_left(place, writing.name, witnesses, cgroup_name)
 
 
 def _seen_ids(place: WorkerPlace) -> list[str]:

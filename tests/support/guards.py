@@ -100,6 +100,16 @@ def only_on(condition: object, kind: str) -> None:
         pytest.skip(f"is about {kind}")
 
 
+def in_guest() -> bool:
+    """Is this a guest kernel (tests/guest/run-in-guest), with one CPU and slow system calls?"""
+    return "RUN_IN_GUEST" in os.environ
+
+
+def too_much_for_a_guest(why: str) -> pytest.MarkDecorator:
+    """Skip the test aloud where its amount of work, which is its subject, would take minutes."""
+    return pytest.mark.skipif(in_guest(), reason=f"too much for a guest kernel: {why}")
+
+
 def open_descriptors() -> Counter[str]:
     """What the open descriptors of this process stand for, and how many of each.
 

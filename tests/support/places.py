@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jobworker.cgroup.location import find_locations
 from jobworker.worker import WorkerSettings
+from support.guards import need
 from support.worker import WorkerPlace
 
 
@@ -30,3 +31,14 @@ def place_on_disk(cgroup_name: str) -> Iterator[WorkerPlace]:
             if location is not None:
                 with contextlib.suppress(FileNotFoundError):
                     Path(location.base(cgroup_name)).rmdir()
+
+
+def number_of_disk(path: Path) -> str:
+    """Of the whole disk that a file is on: ``"8:0"``."""
+    number = path.stat().st_dev
+    link = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    need(link.exists(), "file system on a disk for temporary files")
+    directory = link.resolve()
+    if (directory / "partition").exists():
+        directory = directory.parent
+    return (directory / "dev").read_text().strip()

@@ -61,11 +61,15 @@ class Endings:
 
     async def _wait(self, live: LiveJob, pidfd: int) -> None:
         try:
-            await wait_readable(pidfd)
-        finally:
-            live.pidfd = None
-            os.close(pidfd)
-        await self.settle(live)
+            try:
+                await wait_readable(pidfd)
+            finally:
+                live.pidfd = None
+                os.close(pidfd)
+            await self.settle(live)
+        except asyncio.CancelledError:
+            live.abandon()
+            raise
 
     async def settle(self, live: LiveJob) -> None:
         """The shim is gone, or there never was one: end the job by what the records prove."""

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from jobworker.cgroup.interface import JobCgroup
+from jobworker.errors import UnavailableError
 from jobworker.model.ids import JobId
 from jobworker.model.job import Job
 from jobworker.output.watch import Signal
@@ -31,11 +32,38 @@ class LiveJob:
         """Why it failed; told when the job has ended by it."""
         self.started.add_done_callback(_look_at)
         self.ended = asyncio.Event()
+        self._released = asyncio.Event()
+        """It has ended, or nobody watches it any more."""
         self.stop_lock = asyncio.Lock()
         """Held while the wish to stop is recorded: two at once would share one draft."""
         self.limits_lock = asyncio.Lock()
         """Held while limits are changed, and while the job is settled: its ending tells of all
         changes, and none comes after it."""
+
+    def end(self) -> None:
+        """It has ended, and ``job`` says how."""
+        self.ended.set()
+        self._released.set()
+        self.changed.notify()
+
+    def abandon(self) -> None:
+        """This worker will not hear of its end any more; no-op if it has ended.
+
+        The job goes on.  Whoever waits for it is told, and would else wait for ever.
+        """
+        if not self.started.done():
+            self.started.set_exception(_closed(f"start job {self.job.id}"))
+        self._released.set()
+
+    async def wait_ended(self) -> None:
+        """Raises UnavailableError if the worker is closed before that."""
+        await self._released.wait()
+        if not self.ended.is_set():
+            raise _closed(f"wait for job {self.job.id}")
+
+
+def _closed(action: str) -> UnavailableError:
+    return UnavailableError(action, "the worker is closed")
 
 
 def _look_at(started: asyncio.Future[Job]) -> None:

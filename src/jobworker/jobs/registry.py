@@ -113,8 +113,7 @@ class Registry:
             live.started.set_result(job)
         else:
             live.started.set_exception(live.failure)
-        live.ended.set()
-        live.changed.notify()
+        live.end()
 
     def _set(self, live: LiveJob, job: Job) -> None:
         if live.job.state is not job.state:

@@ -92,6 +92,10 @@ class Starter:
         """Never raises: the outcome is that of ``live.started``."""
         try:
             await self._record_and_order(live, plan)
+        except asyncio.CancelledError:
+            # Not by us: a loop that is torn down cancels all tasks at once.
+            live.abandon()
+            raise
         except Exception as error:  # whoever waits for the start gets it
             if not isinstance(error, JobWorkerError):
                 logger.exception("start failed", extra={"job_id": plan.job.id})

@@ -15,6 +15,7 @@ from jobworker.cgroup.location import find_locations
 from jobworker.kernel.disks import BlockDevice
 from kernel.cgroup.bench import Bench
 from support.guards import need
+from support.places import number_of_disk
 
 #: A host with v1 trees can do without its cgroup2 tree, so it shows two modes.
 MODES: Final = (
@@ -50,11 +51,6 @@ def disk_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def disk(disk_folder: Path) -> BlockDevice:
     """The whole disk that the folder is on."""
-    number = disk_folder.stat().st_dev
-    link = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
-    need(link.exists(), "file system on a disk for temporary files")
-    directory = link.resolve()
-    if (directory / "partition").exists():
-        directory = directory.parent
-    major, _, minor = (directory / "dev").read_text().strip().partition(":")
+    major, _, minor = number_of_disk(disk_folder).partition(":")
+    directory = Path(f"/sys/dev/block/{major}:{minor}").resolve()
     return BlockDevice(major=int(major), minor=int(minor), name=directory.name)

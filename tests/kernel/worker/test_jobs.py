@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 
 import pytest
 
-from jobworker.errors import FailedPreconditionError, InvalidArgumentError, JobNotFoundError
+from jobworker.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    JobNotFoundError,
+    UnavailableError,
+)
 from jobworker.model import EndReason, Job, JobFilter, JobId, JobState
 from jobworker.worker import Retention, Worker
 from support.worker import ALICE, BOB, WorkerPlace, collect, read_until, run, sh
@@ -198,3 +204,46 @@ async def test_jobs_go_on_without_a_worker_and_are_found_again(place: WorkerPlac
         assert ended.ending is not None
         assert ended.ending.stopped_by == ALICE
         assert (await worker.get(lasts.id)).started_at == lasts.started_at
+
+
+async def test_who_still_waits_when_the_worker_is_closed_is_told(place: WorkerPlace) -> None:
+    async with asyncio.TaskGroup() as outside, place.open(stop_jobs=False) as worker:
+        job = await worker.start(sh("exec sleep 60"), owner=ALICE)
+        waiting = outside.create_task(_refusal_of(worker.wait(job.id)))
+        await asyncio.sleep(0)  # noqa: TID251 - it begins
+    assert waiting.result() == f"cannot wait for job {job.id}: the worker is closed"
+    async with place.open() as worker:
+        assert (await worker.get(job.id)).state is JobState.RUNNING
+
+
+async def _refusal_of(waiting: Awaitable[Job]) -> str:
+    with pytest.raises(UnavailableError) as refusal:
+        await waiting
+    return str(refusal.value)
+
+
+def test_a_loop_that_is_torn_down_takes_the_worker_with_it(place: WorkerPlace) -> None:
+    """As by a signal handler that raises: asyncio then cancels all tasks at once, ours too.
+
+    What the embedding program does on its way out must come to an end all the same.
+    """
+
+    async def embed() -> None:
+        async with place.open() as worker, asyncio.TaskGroup() as tasks:
+            await worker.start(sh("exec sleep 60"), owner=ALICE)
+            for _ in range(5):
+                tasks.create_task(worker.start(sh("exec sleep 60"), owner=ALICE))
+            asyncio.get_running_loop().call_later(0.01, _interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(embed())
+
+    async def stop_what_is_left() -> None:
+        async with place.open():
+            pass
+
+    asyncio.run(stop_what_is_left())
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
