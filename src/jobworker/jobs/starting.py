@@ -94,9 +94,12 @@ class Starter:
             await self._record_and_order(live, plan)
         except asyncio.CancelledError:
             # Not by us: a loop that is torn down cancels all tasks at once.
+            plan.place.line.close()
             live.abandon()
             raise
         except Exception as error:  # whoever waits for the start gets it
+            # Not given back: its id may be in the journal.
+            plan.place.line.close()
             if not isinstance(error, JobWorkerError):
                 logger.exception("start failed", extra={"job_id": plan.job.id})
             if live.job.state is JobState.STARTING:
