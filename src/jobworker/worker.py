@@ -17,29 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from jobworker.cgroup.choose import open_hierarchy
-from jobworker.cgroup.interface import Hierarchy
 from jobworker.errors import InvalidArgumentError, JobNotFoundError
-from jobworker.jobs.accounts import Accounts
-from jobworker.jobs.directories import StateDirectory
-from jobworker.jobs.endings import Endings
-from jobworker.jobs.following import Follower
-from jobworker.jobs.limiting import LimitChanger
-from jobworker.jobs.measuring import Meter
-from jobworker.jobs.planning import Planner
-from jobworker.jobs.recovery import open_journal, recover
-from jobworker.jobs.registry import Registry
-from jobworker.jobs.retention import Keeper
+from jobworker.jobs.engine import Engine, open_engine
 from jobworker.jobs.settings import RequireLimits, Retention, WorkerSettings
-from jobworker.jobs.starting import Starter
-from jobworker.jobs.stopping import Stopper
-from jobworker.kernel.disks import MountedDisks
 from jobworker.model.ids import JobId, RequestId, UserName
 from jobworker.model.job import Job, JobFilter, JobPage
 from jobworker.model.limits import Limits
@@ -47,8 +31,6 @@ from jobworker.model.output import Chunk, EndOfOutput, Heartbeat, Stream
 from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import JobSpec
 from jobworker.output.cursor import View
-from jobworker.output.watch import LogWatcher
-from jobworker.shim.launcher import Launcher
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
@@ -67,91 +49,23 @@ async def open_worker(
     Raises FailedPreconditionError if another worker has the directory, UnavailableError if it can't
     be used.
     """
-    settings = settings or WorkerSettings()
-    async with contextlib.AsyncExitStack() as stack:
-        directories = await asyncio.to_thread(StateDirectory, state_dir, settings.scratch_dir)
-        stack.callback(directories.close)
-        # Before there are threads and children: on a v2 host this moves the process itself.
-        name = (
-            f"jobworker-{hashlib.sha256(os.fsencode(directories.path.resolve())).hexdigest()[:8]}"
-        )
-        parent = settings.cgroup_parent
-        hierarchy = await asyncio.to_thread(open_hierarchy, name, parent=parent)
-        stack.callback(hierarchy.release)
-        launcher = Launcher(directories.starting_lock, hierarchy.plan)
-        stack.push_async_callback(launcher.close)
-        # Settles every start of an earlier worker: afterwards the records are complete.
-        await launcher.ensure()
-        journal = await open_journal(directories, settings.uids)
-        stack.callback(journal.close)
-        disks = stack.enter_context(MountedDisks())
-        watcher = LogWatcher()
-        stack.callback(watcher.close)
-        failure: Exception | None = None
-        async with asyncio.TaskGroup() as tasks:
-            registry = Registry(journal, directories, tasks)
-            endings = Endings(registry, hierarchy)
-            changer = LimitChanger(registry, disks, settings)
-            await recover(registry, endings, changer, hierarchy)
-            # Not before: the cgroup of a place belongs to no job that is known.
-            await launcher.prepare()
-            keeper = Keeper(registry, settings.retention)
-            registry.run_until_released(keeper.run())
-            starter = Starter(
-                registry=registry,
-                endings=endings,
-                launcher=launcher,
-                accounts=Accounts(settings, journal),
-                planner=Planner(registry, hierarchy, disks, settings),
-            )
-            meter = Meter(registry)
-            worker = Worker(
-                registry=registry,
-                endings=endings,
-                starter=starter,
-                changer=changer,
-                keeper=keeper,
-                follower=Follower(registry, watcher, meter),
-                meter=meter,
-                hierarchy=hierarchy,
-                settings=settings,
-            )
-            try:
-                yield worker
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = error
-            finally:
-                registry.release()
-        if failure is not None:
-            # Outside the group, which would put what its user's own code raised into a group.
-            raise failure
+    async with open_engine(state_dir, settings or WorkerSettings()) as engine:
+        yield Worker(engine)
 
 
 class Worker:
     """Starts, stops, queries and follows jobs.  Made by ``open_worker``."""
 
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        endings: Endings,
-        starter: Starter,
-        changer: LimitChanger,
-        keeper: Keeper,
-        follower: Follower,
-        meter: Meter,
-        hierarchy: Hierarchy,
-        settings: WorkerSettings,
-    ) -> None:
-        self._registry = registry
-        self._starter = starter
-        self._changer = changer
-        self._stopper = Stopper(registry, endings)
-        self._keeper = keeper
-        self._follower = follower
-        self._meter = meter
-        self._settings = settings
-        self.hierarchy = hierarchy
+    def __init__(self, engine: Engine) -> None:
+        self._registry = engine.registry
+        self._starter = engine.starter
+        self._stopper = engine.stopper
+        self._changer = engine.changer
+        self._keeper = engine.keeper
+        self._follower = engine.follower
+        self._meter = engine.meter
+        self._settings = engine.settings
+        self.hierarchy = engine.hierarchy
         """What this host can enforce; for the operator's tools."""
 
     # -- starting and stopping

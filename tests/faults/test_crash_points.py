@@ -95,7 +95,7 @@ async def run_with(
     """Start a job under a launcher that has the crash point in it; why that failed."""
     with pytest.MonkeyPatch.context() as patch:
         launcher = functools.partial(Launcher, program=point.launcher_program)
-        patch.setattr("jobworker.worker.Launcher", launcher)
+        patch.setattr("jobworker.jobs.engine.Launcher", launcher)
         async with place.open(stop_jobs=False) as worker:
             try:
                 job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)

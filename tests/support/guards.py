@@ -31,8 +31,8 @@ _LOOK_EVERY_S: Final = 0.02
 #: Functions of ours that call the kernel from the event loop, and why each may.
 MAY_BLOCK: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "opening and closing a worker: nothing else of it runs yet, or any more": (
-        "jobworker/worker.py",
-        frozenset({"open_worker"}),
+        "jobworker/jobs/engine.py",
+        frozenset({"open_engine", "_prepare_ground"}),
     ),
     "starting the launcher, once and after each of its deaths: 1 ms until it is executed": (
         "jobworker/shim/launcher.py",
