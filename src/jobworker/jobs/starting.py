@@ -122,6 +122,8 @@ class Starter:
             return
         try:
             await asyncio.to_thread(self._write_order, plan)
+            # While the launcher makes the next place, this start waits for its own anyway.
+            self._registry.run_until_released(self._launcher.prepare())
             with self._registry.directories.open_job(plan.job.id) as directory:
                 answer = await self._launcher.order(plan.place, directory)
         except OSError as error:
@@ -130,7 +132,6 @@ class Starter:
             await plan.place.withdraw()
             await self._endings.settle(live)
             return
-        self._registry.run_until_released(self._launcher.prepare())
         if answer is None or "started" not in answer:
             await self._fail(live, answer)
         else:
