@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import hashlib
 import logging
 from dataclasses import replace
@@ -79,17 +80,14 @@ class Starter:
         self._planner.check_bounds(owner, policy)
         plan = self._planner.plan(spec, owner, policy, account, request_id, fingerprint)
         live = self._registry.add(plan.job)
-        self._registry.tasks.create_task(self._carry_out(live, plan))
+        task = self._registry.tasks.create_task(self._carry_out(live, plan))
+        task.add_done_callback(functools.partial(_give_up_if_cancelled, live))
         return await asyncio.shield(live.started)
 
     async def _carry_out(self, live: LiveJob, plan: Plan) -> None:
         """Never raises: the outcome is that of ``live.started``."""
         try:
             await self._record_and_order(live, plan)
-        except asyncio.CancelledError:
-            # Not by us: a loop that is torn down cancels all tasks at once.
-            live.abandon()
-            raise
         except Exception as error:  # whoever waits for the start gets it
             if not isinstance(error, JobWorkerError):
                 logger.exception("start failed", extra={"job_id": plan.job.id})
@@ -186,6 +184,15 @@ class Starter:
                 raise refusal_error(evidence.ended.refusal, job.id)
             raise StartFailedError(job.ending.message, job_id=job.id)
         return job
+
+
+def _give_up_if_cancelled(live: LiveJob, task: asyncio.Task[None]) -> None:
+    """We cancel no start: a loop that is torn down cancels all tasks at once.
+
+    A callback, since a task that is cancelled before its first step sees nothing of it.
+    """
+    if task.cancelled():
+        live.abandon()
 
 
 def refusal_error(refusal: dict[str, Any], job_id: str) -> JobWorkerError:
