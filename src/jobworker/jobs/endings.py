@@ -51,7 +51,7 @@ class Endings:
             return False
         live.pidfd = pidfd
         live.cgroup = self._cgroup(live.job, evidence)
-        self._registry.run_until_released(self._wait(live, pidfd))
+        self._registry.run_until_released(self._wait(live, pidfd), then=lambda: _let_go(live))
         return True
 
     def wake_shim(self, live: LiveJob) -> None:
@@ -60,16 +60,9 @@ class Endings:
             send_signal(live.pidfd, WAKE_SIGNAL)
 
     async def _wait(self, live: LiveJob, pidfd: int) -> None:
-        try:
-            try:
-                await wait_readable(pidfd)
-            finally:
-                live.pidfd = None
-                os.close(pidfd)
-            await self.settle(live)
-        except asyncio.CancelledError:
-            live.abandon()
-            raise
+        await wait_readable(pidfd)
+        _close(live)
+        await self.settle(live)
 
     async def settle(self, live: LiveJob) -> None:
         """The shim is gone, or there never was one: end the job by what the records prove."""
@@ -143,6 +136,19 @@ class Endings:
         # Without a readable order it is where a job of this id would be put now.
         order = evidence.order
         return open_job(self._hierarchy.plan(job.id) if order is None else order.cgroup)
+
+
+def _close(live: LiveJob) -> None:
+    """The pidfd of its shim; no-op if it is closed."""
+    pidfd, live.pidfd = live.pidfd, None
+    if pidfd is not None:
+        os.close(pidfd)
+
+
+def _let_go(live: LiveJob) -> None:
+    """Nobody watches the job any more."""
+    _close(live)
+    live.abandon()
 
 
 def _with_ending(job: Job, ending: Ending, at: datetime.datetime) -> Job:

@@ -141,11 +141,18 @@ class Registry:
         for other in unsaved.values():
             self._save_soon(other)
 
-    def run_until_released(self, work: Coroutine[object, object, None]) -> None:
-        """Run what may wait for long, until it is done or the worker is closed."""
+    def run_until_released(
+        self, work: Coroutine[object, object, None], then: Callable[[], None] = lambda: None
+    ) -> None:
+        """Run what may wait for long, until it is done or the worker is closed.
+
+        then: called afterwards in any case, also if ``work`` was cancelled before its first step
+        and so could not clean up after itself.
+        """
         task = self.tasks.create_task(work)
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
+        task.add_done_callback(lambda _: then())
 
     def release(self) -> None:
         """The worker is closed: stop waiting.  Starts and saves that are under way are finished."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import hashlib
 import logging
 from dataclasses import replace
@@ -39,7 +40,7 @@ from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import JobSpec
 from jobworker.model.state import JobState
 from jobworker.shim import records
-from jobworker.shim.launcher import Launcher
+from jobworker.shim.launcher import Launcher, Place
 from jobworker.shim.order import Order
 
 logger = logging.getLogger(__name__)
@@ -85,18 +86,14 @@ class Starter:
             self._launcher.give_back(place)
             raise
         live = self._registry.add(plan.job)
-        self._registry.tasks.create_task(self._carry_out(live, plan))
+        task = self._registry.tasks.create_task(self._carry_out(live, plan))
+        task.add_done_callback(functools.partial(_give_up_if_cancelled, live, place))
         return await asyncio.shield(live.started)
 
     async def _carry_out(self, live: LiveJob, plan: Plan) -> None:
         """Never raises: the outcome is that of ``live.started``."""
         try:
             await self._record_and_order(live, plan)
-        except asyncio.CancelledError:
-            # Not by us: a loop that is torn down cancels all tasks at once.
-            plan.place.line.close()
-            live.abandon()
-            raise
         except Exception as error:  # whoever waits for the start gets it
             # Not given back: its id may be in the journal.
             plan.place.line.close()
@@ -199,6 +196,16 @@ class Starter:
                 raise refusal_error(evidence.ended.refusal, job.id)
             raise StartFailedError(job.ending.message, job_id=job.id)
         return job
+
+
+def _give_up_if_cancelled(live: LiveJob, place: Place, task: asyncio.Task[None]) -> None:
+    """We cancel no start: a loop that is torn down cancels all tasks at once.
+
+    A callback, since a task that is cancelled before its first step sees nothing of it.
+    """
+    if task.cancelled():
+        place.line.close()
+        live.abandon()
 
 
 def refusal_error(refusal: dict[str, Any], job_id: str) -> JobWorkerError:

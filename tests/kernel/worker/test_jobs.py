@@ -216,6 +216,18 @@ async def test_who_still_waits_when_the_worker_is_closed_is_told(place: WorkerPl
         assert (await worker.get(job.id)).state is JobState.RUNNING
 
 
+async def test_what_watches_a_job_cleans_up_though_it_never_began(place: WorkerPlace) -> None:
+    cleaned = asyncio.Event()
+    async with place.open() as worker:
+        worker._registry.run_until_released(_wait_for_ever(), then=cleaned.set)
+        worker._registry.release()
+    assert cleaned.is_set()
+
+
+async def _wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
 async def _refusal_of(waiting: Awaitable[Job]) -> str:
     with pytest.raises(UnavailableError) as refusal:
         await waiting
