@@ -21,6 +21,8 @@ import psutil
 import pytest
 from blockbuster import blockbuster_ctx
 
+from jobworker.model.ids import is_job_id
+
 STRICT_VARIABLE: Final = "JOBWORKER_TESTS_STRICT"
 
 #: Descriptors that a library closes from its own thread (gRPC's poller) are gone a moment after the
@@ -148,6 +150,7 @@ def our_cgroups() -> Counter[str]:
     name, and in a run that is not strict also those that say nothing.
     """
     mine = {str(os.getpid()), None} if is_strict() else {str(os.getpid())}
+    ready_ahead = _places_ready_ahead()
     found: Counter[str] = Counter()
     for mount in cgroup_mounts():
         for path, names, _ in os.walk(mount):
@@ -155,8 +158,20 @@ def our_cgroups() -> Counter[str]:
             if ours is not None and ours["pid"] not in mine:
                 names.clear()
             elif ours is not None:
+                names[:] = [name for name in names if name not in ready_ahead]
                 found[path] += 1
     return found
+
+
+def _places_ready_ahead() -> frozenset[str]:
+    """Names of the cgroups in which a daemon below this process has a place for its next job."""
+    found: set[str] = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            if child.name() == "jobworker-start":
+                cgroups = Path(f"/proc/{child.pid}/cgroup").read_text(encoding="utf-8")
+                found.update(name for name in re.split(r"[/\n]", cgroups) if is_job_id(name))
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
