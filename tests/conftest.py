@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,9 @@ for _profile in ("ci", "dev"):
         settings.get_profile(_profile),
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
+# A shell ignores it for what it starts in the background, and that is inherited: then no
+# Ctrl-C of a test would reach a command.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.load_profile("ci" if guards.is_strict() or "CI" in os.environ else "dev")
 
 
