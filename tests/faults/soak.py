@@ -120,6 +120,8 @@ async def run_soak(
                 soak = _Soak(daemon, client, witnesses, Tally(seed=seed), progress)
                 await soak.play(kills)
                 await soak.count_jobs()
+            # Else it has a place ready for a next job.
+            await daemon.terminate()
             await soak.count_leftovers(folder / "state", cgroup_name)
             return soak.tally
 
