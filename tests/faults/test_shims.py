@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from jobworker.model import EndReason, JobState
+from jobworker.model import EndReason, JobState, Stream
 from support.faults import (
     Writing,
     is_alive,
@@ -64,13 +64,14 @@ def _is_beginning(output: Collected, expected: tuple[bytes, bytes]) -> bool:
 
     It has no time; see ``jobworker.output.log``.
     """
-    known = [b"", b""]
-    for chunk in output.chunks:
-        known[chunk.stream - 1] += chunk.data if chunk.time_us else b""
+    known = [
+        b"".join(chunk.data for chunk in output.chunks if chunk.stream is stream and chunk.time_us)
+        for stream in Stream
+    ]
     rest = b"".join(chunk.data for chunk in output.chunks if not chunk.time_us)
     streams = list(zip(known, expected, strict=True))
     return all(whole.startswith(got) for got, whole in streams) and any(
-        whole.startswith(got + rest) for got, whole in streams
+        whole.startswith(rest, len(got)) for got, whole in streams
     )
 
 
