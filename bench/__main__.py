@@ -42,7 +42,9 @@ _TRAVERSABLE: Final = 0o711
 
 def main() -> None:
     options = _parse()
-    # As Ctrl-C, which asyncio turns into a cancellation: whatever was started is ended.
+    # As Ctrl-C, which asyncio turns into a cancellation: whatever was started is ended.  Also in
+    # the background, where a shell has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.jsonl"

@@ -20,8 +20,10 @@ from typing import Final
 
 #: Large enough that a stream is fast, small enough that a call beside it is not slow.
 CHUNK_BYTES: Final = 256 * 1024
+#: A call waits for a piece of each of those that are on their way.
+_CHUNK_BYTES_OF_SEVERAL: Final = 160 * 1024
 #: A client that does not read keeps more than two pieces in memory: our own, and gRPC's copy.
-_CHUNK_BYTES_OF_MANY: Final = 96 * 1024
+_CHUNK_BYTES_OF_MANY: Final = 120 * 1024
 _READERS_AT_EASE: Final = 128
 #: Enough to keep two processors busy at all times.
 _TURNS: Final = 16
@@ -74,8 +76,11 @@ class Turns:
 
     @property
     def piece_bytes(self) -> int:
-        """What to read at most in a turn: less where there are many who may all be slow."""
-        return CHUNK_BYTES if self._readers <= _READERS_AT_EASE else _CHUNK_BYTES_OF_MANY
+        """What to read at most in a turn: less beside others, and where many may all be slow."""
+        if self._readers <= 1:
+            return CHUNK_BYTES
+        several = self._readers <= _READERS_AT_EASE
+        return _CHUNK_BYTES_OF_SEVERAL if several else _CHUNK_BYTES_OF_MANY
 
     async def take(self) -> Turn:
         """Returns when it is one's turn: at once if few others have one, else in order."""
