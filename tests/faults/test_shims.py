@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 
+import psutil
 import pytest
 
 from jobworker.model import EndReason, JobState, Stream
@@ -21,7 +23,7 @@ from support.faults import (
     witness_directory,
     witnessed,
 )
-from support.worker import ALICE, Collected, WorkerPlace, collect, read_until, sh
+from support.worker import ALICE, Collected, WorkerPlace, collect, read_until, run, sh
 
 pytestmark = pytest.mark.anyio
 
@@ -140,3 +142,36 @@ async def test_a_pid_that_another_process_has_now_is_not_taken_for_the_shim(
     finally:
         stranger.kill()
         await stranger.wait()
+
+
+async def test_a_place_that_dies_before_its_order_costs_nothing(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    async with place.open() as worker:
+        for victim in (0, 1):
+            pids = [await _pid_below_us(name) for name in ("jobworker-spare", "jobworker-start")]
+            kill(pids[victim])
+            # The one does not outlive the other.
+            for pid in pids:
+                await wait_dead(pid)
+            job, output = await run(worker, sh("echo there; exit 3"))
+            assert output.stdout == b"there\n"
+            assert job.ending is not None
+            assert job.ending.exit_code == 3
+    assert not job_cgroups(cgroup_name)
+
+
+async def _pid_below_us(name: str) -> int:
+    """Once there is a process of this name."""
+    async with asyncio.timeout(10):
+        while (pid := await asyncio.to_thread(_find_below_us, name)) is None:  # noqa: ASYNC110 - see below
+            await asyncio.sleep(0.01)  # noqa: TID251 - nothing announces a process
+    return pid
+
+
+def _find_below_us(name: str) -> int | None:
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() == name:
+                return int(child.pid)
+    return None

@@ -122,11 +122,14 @@ class Launcher:
         Raises UnavailableError.
         """
         spare, self._spare = self._spare, None
-        if spare is not None:
-            if spare.is_waiting():
-                return spare
-            spare.line.close()
-        return await self._make_place()
+        if spare is None:
+            return await self._make_place(new_job_id())
+        if spare.is_waiting():
+            return spare
+        spare.line.close()
+        # All who stood there are dead.  A shim that was killed has left its cgroup, which is so
+        # made use of.
+        return await self._make_place(spare.job_id)
 
     def give_back(self, place: Place) -> None:
         """A place that was not used, nor its id recorded: the next job's."""
@@ -139,7 +142,7 @@ class Launcher:
         """Have a place ready for the next ``take``; no-op if there is one, or no launcher."""
         if self._spare is None:
             with contextlib.suppress(UnavailableError):
-                self.give_back(await self._make_place())
+                self.give_back(await self._make_place(new_job_id()))
 
     async def order(self, place: Place, directory: int) -> dict[str, Any] | None:
         """Have the order in a job's directory carried out; the answer to the start.  Takes place.
@@ -171,9 +174,8 @@ class Launcher:
             self._spare.line.close()
         self._socket = self._process = self._spare = None
 
-    async def _make_place(self) -> Place:
+    async def _make_place(self, job_id: JobId) -> Place:
         wishes = await self.ensure()
-        job_id = new_job_id()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)  # noqa: FBT003 - its only signature
         message = marshal.dumps(self._plan(job_id).to_json())
