@@ -35,15 +35,16 @@ async def test_a_job_whose_shim_is_killed_is_lost_with_all_output_until_then(
     with witness_directory(place.state_dir) as witnesses:
         async with place.open() as worker:
             writings = [
-                Writing(name=f"w{number}", lines=100_000, width=drawn.choice((40, 2000)))
+                Writing(name=f"w{number}", lines=200_000, width=drawn.choice((40, 2000)))
                 for number in range(6)
             ]
-            jobs = [
-                await worker.start(writing.spec(witnesses), owner=ALICE) for writing in writings
-            ]
+            jobs, followers = [], []
             async with asyncio.TaskGroup() as tasks:
-                followers = [tasks.create_task(collect(worker, job.id)) for job in jobs]
-                for job in jobs:
+                for writing in writings:
+                    job = await worker.start(writing.spec(witnesses), owner=ALICE)
+                    jobs.append(job)
+                    followers.append(tasks.create_task(collect(worker, job.id)))
+                    # Before it has written all that it would.
                     await asyncio.sleep(drawn.uniform(0, 0.03))  # noqa: TID251 - a drawn moment
                     kill(place.shim_pid(job.id))
             for job, writing, follower in zip(jobs, writings, followers, strict=True):
