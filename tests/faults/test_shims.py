@@ -150,7 +150,7 @@ async def test_a_place_that_dies_before_its_order_costs_nothing(
 ) -> None:
     async with place.open() as worker:
         for victim in (0, 1):
-            pids = [await _pid_below_us(name) for name in ("jobworker-spare", "jobworker-start")]
+            pids = [await _pid_of_ours(name) for name in ("jobworker-spare", "jobworker-start")]
             kill(pids[victim])
             # The one does not outlive the other.
             for pid in pids:
@@ -162,17 +162,18 @@ async def test_a_place_that_dies_before_its_order_costs_nothing(
     assert not job_cgroups(cgroup_name)
 
 
-async def _pid_below_us(name: str) -> int:
-    """Once there is a process of this name."""
+async def _pid_of_ours(name: str) -> int:
+    """Once there is a process of this name below the launcher of this process's worker."""
     async with asyncio.timeout(10):
-        while (pid := await asyncio.to_thread(_find_below_us, name)) is None:  # noqa: ASYNC110 - see below
+        while (pid := await asyncio.to_thread(_find_ours, name)) is None:  # noqa: ASYNC110 - see below
             await asyncio.sleep(0.01)  # noqa: TID251 - nothing announces a process
     return pid
 
 
-def _find_below_us(name: str) -> int | None:
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if child.name() == name:
-                return int(child.pid)
+def _find_ours(name: str) -> int | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for launcher in psutil.Process().children():
+            below = launcher.children(recursive=True)
+            if launcher.name() == "jobworker-launc":
+                return next((int(child.pid) for child in below if child.name() == name), None)
     return None
