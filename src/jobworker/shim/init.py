@@ -1,9 +1,9 @@
 """Isolation: the namespaces of a job, and the init that is PID 1 in them.
 
-The starting process clones straight into new namespaces; what it clones arranges the mounts, forks
-the command, and stays as the init: it waits for every orphan, and when the command has ended tells
-its status through a pipe and exits, upon which the kernel kills whatever else lives in the
-namespace.
+The starting process clones straight into new namespaces.  What it clones arranges the mounts, waits
+until the shim has reaped the starting process, forks the command, and stays as the init: it waits
+for every orphan, and when the command has ended tells its status through a pipe and exits, upon
+which the kernel kills whatever else lives in the namespace.
 
 Signals need no forwarding: a stop is sent to every member of the cgroup, the command among them,
 and the kernel keeps those that an init does not handle away from it.

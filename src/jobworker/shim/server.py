@@ -51,6 +51,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     read_boot_id()  # It is remembered: one file less for every shim.
+    # What Python fills in when code first runs is shared too.  The child goes through it once more,
+    # for the pages that are written to each time.
     warm_up()
     # Everything loaded so far is shared with every shim for good.
     gc.collect()
