@@ -46,12 +46,14 @@ def diagnose(target: Target) -> Diagnosis:
     except FaultyFileError as error:
         return Diagnosis(why=str(error), is_lasting=True)
     try:
-        with socket.create_connection((target.host, target.port), timeout=_PROBE_S) as connection:
+        with _connect(target) as connection:
             return _probe(target, connection)
     except TimeoutError:
         return Diagnosis(why=f"no answer within {_PROBE_S:g} s", is_lasting=False)
     except ConnectionRefusedError:
         return Diagnosis(why="nobody listens there (connection refused)", is_lasting=False)
+    except ConnectionResetError:
+        return _closed(target)
     except socket.gaierror as error:
         why = f"the name {target.host!r} cannot be resolved ({error.strerror})"
         return Diagnosis(why=why, is_lasting=False)
@@ -59,23 +61,55 @@ def diagnose(target: Target) -> Diagnosis:
         return Diagnosis(why=error.strerror or str(error), is_lasting=False)
 
 
-def _probe(target: Target, connection: socket.socket) -> Diagnosis:
-    """Shake hands as gRPC does, with a TLS library that says what it minds."""
+def _connect(target: Target) -> ssl.SSLSocket:
+    """Without the handshake; the caller closes it.  Raises OSError of the last address tried.
+
+    The TLS socket is made before it is connected: made of a connection that the peer has reset
+    meanwhile, it raises and stays open (CPython, ``SSLSocket._create``).
+    """
+    context = _context(target)
+    failure = OSError(f"{target.host} has no address")
+    for family, kind, _, _, address in socket.getaddrinfo(
+        target.host, target.port, type=socket.SOCK_STREAM
+    ):
+        connection = context.wrap_socket(
+            socket.socket(family, kind),
+            server_hostname=target.host,
+            do_handshake_on_connect=False,
+        )
+        connection.settimeout(_PROBE_S)
+        try:
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+def _context(target: Target) -> ssl.SSLContext:
+    """What gRPC asks for as well."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
     context.load_verify_locations(cafile=target.ca)
     # An encrypted key is a finding of its own, made before; this never asks on the terminal.
     context.load_cert_chain(target.cert, target.key, password="")
+    return context
+
+
+def _probe(target: Target, connection: ssl.SSLSocket) -> Diagnosis:
+    """Shake hands as gRPC does, with a TLS library that says what it minds."""
     try:
-        with context.wrap_socket(connection, server_hostname=target.host) as secured:
-            secured.sendall(_PREFACE)
-            # In TLS 1.3 the client is done before the service has seen its certificate: a refusal
-            # comes in place of the first answer (RFC 8446, section 4.4.2.4).
-            if secured.recv(1):
-                why = "the connection broke, and now the service answers: try again"
-                return Diagnosis(why=why, is_lasting=False)
-            return _closed(target)
+        connection.do_handshake()
+        connection.sendall(_PREFACE)
+        # In TLS 1.3 the client is done before the service has seen its certificate: a refusal
+        # comes in place of the first answer (RFC 8446, section 4.4.2.4).
+        if connection.recv(1):
+            why = "the connection broke, and now the service answers: try again"
+            return Diagnosis(why=why, is_lasting=False)
+        return _closed(target)
     except ssl.SSLCertVerificationError as error:
         return _service_refused(target, error)
     except ssl.SSLError as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
+import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from jobworker.client import Patience, Target, connect
+from jobworker.client.diagnose import diagnose
 from jobworker.errors import UnavailableError
 from jobworker.security import pki
 from support.certificates import (
@@ -217,6 +221,33 @@ async def test_a_service_that_says_nothing(installation) -> None:
     async with plain_service(None) as port:
         why = await why_not(target_of(installation, port), Patience(connect_s=0.5))
     assert why == "no answer within 3 s"
+
+
+@contextlib.asynccontextmanager
+async def resetting_service() -> AsyncIterator[int]:
+    """Accepts and resets at once, as the kernel does for a process that was killed."""
+
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A linger time of zero sends RST in place of FIN: socket(7).
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_service_that_resets_connections(installation) -> None:
+    """Python's TLS sockets leak when they are made of a connection that the peer has reset."""
+    async with resetting_service() as port:
+        target = target_of(installation, port)
+        whys = [await asyncio.to_thread(diagnose, target) for _ in range(20)]
+    assert {why.why for why in whys} == {
+        "the service closed the connection without giving a reason"
+    }
+    assert not any(why.is_lasting for why in whys)
+    gc.collect()
 
 
 async def test_a_connection_that_stands_is_not_diagnosed(installation) -> None:
