@@ -23,9 +23,10 @@ for _profile in ("ci", "dev"):
         settings.get_profile(_profile),
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
-# A shell ignores it for what it starts in the background, and that is inherited: then no
-# Ctrl-C of a test would reach a command.
+# A shell ignores the one for what it starts in the background, nohup(1) the other, and that is
+# inherited: then no Ctrl-C and no lost terminal of a test would reach a command.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.load_profile("ci" if guards.is_strict() or "CI" in os.environ else "dev")
 
 

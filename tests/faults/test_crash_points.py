@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from jobworker.errors import JobWorkerError, StartFailedError, UnavailableError
-from jobworker.model import Ending, EndReason, JobState
+from jobworker.model import Ending, EndReason, Isolation, JobSpec, JobState
 from jobworker.shim import records
 from jobworker.shim.launcher import Launcher
 from support.crash_points import REQUEST, CrashPoint, check_nothing_left
-from support.faults import Writing, witness_directory, witnessed
+from support.faults import Writing, job_cgroups, witness_directory, witnessed
 from support.worker import ALICE, WorkerPlace, collect
 
 pytestmark = pytest.mark.anyio
 
+_CLONE: Final = "jobworker.kernel.clone"
 _JOB: Final = "jobworker.cgroup.job:ComposedJob"
 _RECORDS: Final = "jobworker.shim.records"
 _START: Final = "jobworker.shim.start"
 _SHIM: Final = "jobworker.shim.shim"
+_PLACE: Final = "jobworker.shim.place:PlaceDirectory"
 
 
 def both(owner: str, name: str, when: str, argument: str | None = None) -> Sequence[CrashPoint]:
@@ -47,11 +51,14 @@ UNANSWERED: Final = [
     in_launcher(_JOB, "create", "before"),
     in_launcher(_JOB, "create", "after"),
     in_launcher("os", "fork", "before"),
-    in_shim("jobworker.kernel.clone", "fork_into", "before"),
+    in_shim(_CLONE, "fork_into", "before"),
     *both(_SHIM, "warm_up", "before"),
     *both(_RECORDS, "write", "before", records.SHIM),
     *both(_RECORDS, "write", "after", records.SHIM),
     *both("os", "rename", "before", f"{records.SHIM}.new"),
+    *both(_SHIM, "prepare", "after"),
+    *both(_PLACE, "become_job", "before"),
+    *both(_PLACE, "become_job", "after"),
     *both(_JOB, "set_limits", "before"),
     *both(_JOB, "set_limits", "after"),
     *both(_RECORDS, "draft", "before", records.STARTED),
@@ -89,13 +96,20 @@ HANDED_OVER: Final = [
 ]
 
 
+@contextlib.contextmanager
+def crashing_at(point: CrashPoint) -> Iterator[None]:
+    """Workers that are opened meanwhile have a launcher with the crash point in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        launcher = functools.partial(Launcher, program=point.launcher_program)
+        patch.setattr("jobworker.jobs.engine.Launcher", launcher)
+        yield
+
+
 async def run_with(
     place: WorkerPlace, point: CrashPoint, writing: Writing, witnesses: Path
 ) -> JobWorkerError | None:
     """Start a job under a launcher that has the crash point in it; why that failed."""
-    with pytest.MonkeyPatch.context() as patch:
-        launcher = functools.partial(Launcher, program=point.launcher_program)
-        patch.setattr("jobworker.jobs.engine.Launcher", launcher)
+    with crashing_at(point):
         async with place.open(stop_jobs=False) as worker:
             try:
                 job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)
@@ -177,6 +191,56 @@ async def test_a_command_killed_before_it_is_executed_ends_by_that_signal(
         ending = await look_back(place, writing, witnesses, cgroup_name)
         assert not witnessed(witnesses)
     assert (ending.reason, ending.signal) == (EndReason.SIGNALED, signal.SIGKILL)
+
+
+#: Of an isolated command, whose init is cloned before the shim knows of it.
+ISOLATING: Final = [
+    *both(_CLONE, "fork_sibling", "before"),
+    *both(_CLONE, "fork_sibling", "after"),
+    *both(_START, "send_handoff", "before"),
+    CrashPoint(owner=_START, name="send_handoff", when="after", victim="parent"),
+    in_shim(_SHIM, "receive_handoff", "after"),
+    in_shim(_SHIM, "let_init_go", "before"),
+]
+
+
+def isolated(script: str) -> JobSpec:
+    """For bash, which has ``/dev/tcp``: such a job shares no file with us, but the network."""
+    return JobSpec(argv=("bash", "-c", script), isolation=Isolation.PRIVATE)
+
+
+@pytest.mark.parametrize("point", ISOLATING, ids=str)
+async def test_an_isolated_command_does_not_run_before_its_shim_says_so(
+    place: WorkerPlace, cgroup_name: str, point: CrashPoint
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as witness:
+        port = witness.getsockname()[1]
+        spec = isolated(f"echo > /dev/tcp/127.0.0.1/{port}; sleep 600")
+        with crashing_at(point):
+            async with place.open(stop_jobs=False) as worker:
+                with pytest.raises(StartFailedError):
+                    await worker.start(spec, owner=ALICE)
+        async with place.open() as worker:
+            (job,) = (await worker.list()).jobs
+        # All that could still connect is gone with the cgroup.
+        assert not job_cgroups(cgroup_name)
+        witness.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            witness.accept()
+    assert job.ending is not None
+    assert job.ending.reason in {EndReason.START_FAILED, EndReason.LOST}
+
+
+async def test_an_isolated_command_needs_the_starting_process_no_more_once_handed_over(
+    place: WorkerPlace,
+) -> None:
+    point = CrashPoint(owner=_START, name="send_handoff", when="after")
+    with crashing_at(point):
+        async with place.open() as worker:
+            job = await worker.start(isolated("exit 7"), owner=ALICE)
+            ending = (await worker.wait(job.id)).ending
+    assert ending is not None
+    assert (ending.reason, ending.exit_code) == (EndReason.EXITED, 7)
 
 
 async def test_a_launcher_that_dies_after_a_fork_costs_nothing(

@@ -56,10 +56,14 @@ UNRECORDED: Final = [
     point("shim.launcher:Launcher", "take", "before"),
     point("jobs.catalog", "insert", "before"),
 ]
-#: Recorded, and no order given: the repeated request is told that it failed.
-UNORDERED: Final = [
+#: The order is written while the row is: the journal may have it or not.
+WRITING: Final = [
     point("jobs.starting:Starter", "_write_order", "before"),
     point("jobs.starting:Starter", "_write_order", "after"),
+    point("jobs.directories:StateDirectory", "make_scratch", "after"),
+]
+#: Recorded, and no order given: the repeated request is told that it failed.
+UNORDERED: Final = [
     point("shim.launcher:Launcher", "order", "before"),
     point("shim.launcher", "_try_send", "before", ORDER),
 ]
@@ -99,6 +103,22 @@ async def test_a_start_that_was_not_recorded_never_was(
             job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)
             assert (await worker.wait(job.id)).ending is not None
         assert await check_nothing_left(place, writing.name, witnesses, cgroup_name)
+
+
+@pytest.mark.parametrize("crash", WRITING, ids=str)
+async def test_a_start_that_may_have_been_recorded_never_ran(
+    place: WorkerPlace, cgroup_name: str, crash: CrashPoint
+) -> None:
+    writing = Writing(name="w", lines=4, end=3)
+    with witness_directory(place.state_dir) as witnesses:
+        await run_killed(place, crash, writing, witnesses)
+        async with place.open() as worker:
+            jobs = (await worker.list()).jobs
+            assert [job.ending and job.ending.reason for job in jobs] in (
+                [],
+                [EndReason.START_FAILED],
+            )
+        assert not await check_nothing_left(place, writing.name, witnesses, cgroup_name)
 
 
 @pytest.mark.parametrize("crash", UNORDERED, ids=str)

@@ -6,6 +6,8 @@
     ├── journal.sqlite    0600
     ├── jobs/             0700                 nobody else may even pass
     │   └── <id>/         0700                 spec.json, output, index, exit.json, …
+    ├── places/           0700
+    │   └── <id>/         0700                 made ahead; moved to jobs/ when the job starts
     └── scratch/          0711                 or elsewhere, see below
         └── <id>/         0700, the job's user: working directory and HOME of the job
 
@@ -23,6 +25,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -46,13 +49,16 @@ class StateDirectory:
         """
         self.path = path.absolute()
         self.jobs = self.path / "jobs"
+        self.places = self.path / "places"
         self.scratch = self._place_scratch() if scratch is None else scratch.absolute()
         self.journal_file = self.path / "journal.sqlite"
         self.starting_lock = self.path / "starting.lock"
         self._boot_file = self.path / "boot"
         try:
-            for folder, mode in ((self.path, 0o711), (self.jobs, 0o700), (self.scratch, 0o711)):
-                _make(folder, mode)
+            for folder in (self.path, self.scratch):
+                _make(folder, 0o711)
+            for folder in (self.jobs, self.places):
+                _make(folder, 0o700)
             _check_ours(self.scratch)
             self._lock = self._take_lock()
         except OSError as error:
@@ -70,21 +76,35 @@ class StateDirectory:
     def job(self, job_id: JobId) -> Path:
         return self.jobs / job_id
 
-    @contextlib.contextmanager
-    def open_job(self, job_id: JobId) -> Iterator[int]:
+    def open_job(self, job_id: JobId) -> AbstractContextManager[int]:
         """A descriptor of a job's directory.  Raises FileNotFoundError."""
-        fd = os.open(self.job(job_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        return _opened(self.job(job_id))
+
+    def open_place(self, job_id: JobId) -> AbstractContextManager[int]:
+        """The same of its place, before it starts."""
+        return _opened(self.place(job_id))
 
     def job_scratch(self, job_id: JobId) -> Path:
         return self.scratch / job_id
 
-    def make_job(self, job_id: JobId, account: Account | None) -> None:
-        """The job's directory and its scratch.  Raises OSError."""
-        self.job(job_id).mkdir(mode=0o700)
+    def place(self, job_id: JobId) -> Path:
+        """What will be the job's directory, until it starts."""
+        return self.places / job_id
+
+    def make_place(self, job_id: JobId) -> None:
+        """That directory, new and empty.  Raises OSError."""
+        place = self.place(job_id)
+        # A shim that was killed may have left one.
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
+
+    def clear_places(self) -> None:
+        """Remove those that are left of an earlier worker: nobody is there any more."""
+        for place in self.places.iterdir():
+            shutil.rmtree(place, ignore_errors=True)
+
+    def make_scratch(self, job_id: JobId, account: Account | None) -> None:
+        """Raises OSError."""
         scratch = self.job_scratch(job_id)
         scratch.mkdir(mode=0o700)
         if account is not None:
@@ -138,6 +158,15 @@ class StateDirectory:
             os.close(fd)
             raise
         return fd
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _may_pass(folder: Path) -> bool:

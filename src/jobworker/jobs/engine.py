@@ -88,7 +88,7 @@ async def _prepare_ground(
     name = f"jobworker-{hashlib.sha256(os.fsencode(directories.path.resolve())).hexdigest()[:8]}"
     hierarchy = await asyncio.to_thread(open_hierarchy, name, parent=settings.cgroup_parent)
     stack.callback(hierarchy.release)
-    launcher = Launcher(directories.starting_lock, hierarchy.plan)
+    launcher = Launcher(directories.starting_lock, hierarchy.plan, directories)
     stack.push_async_callback(launcher.close)
     # Settles every start of an earlier worker: afterwards the records are complete.
     await launcher.ensure()

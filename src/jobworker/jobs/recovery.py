@@ -80,7 +80,7 @@ def _as_recorded(job: Job, evidence: Evidence) -> Job:
 
 
 async def _clear_strays(registry: Registry, hierarchy: Hierarchy) -> None:
-    """Cgroups and scratch directories of jobs that are over."""
+    """Cgroups and scratch directories of jobs that are over, and places that no job came to."""
     for name in await asyncio.to_thread(hierarchy.stray_jobs):
         if JobId(name) in registry.live:
             continue
@@ -90,6 +90,7 @@ async def _clear_strays(registry: Registry, hierarchy: Hierarchy) -> None:
             reason = os.strerror(error.errno or 0)
             logger.warning("cannot remove a cgroup", extra={"job_id": name, "reason": reason})
     await asyncio.to_thread(_clear_scratch, registry)
+    await asyncio.to_thread(registry.directories.clear_places)
 
 
 def _clear_scratch(registry: Registry) -> None:

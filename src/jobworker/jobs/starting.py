@@ -76,7 +76,7 @@ class Starter:
             if earlier is not None:
                 return await self._outcome_of(earlier, fingerprint)
         account = await self._accounts.find(owner)
-        place = await self._launcher.take()
+        place = await self._take_place()
         try:
             # From here to the registry without waiting: two starts must not both have the last of
             # what is bounded.
@@ -90,13 +90,19 @@ class Starter:
         task.add_done_callback(functools.partial(_give_up_if_cancelled, live, place))
         return await asyncio.shield(live.started)
 
+    async def _take_place(self) -> Place:
+        try:
+            return await self._launcher.take()
+        except OSError as error:
+            raise _storage_error(error) from error
+
     async def _carry_out(self, live: LiveJob, plan: Plan) -> None:
         """Never raises: the outcome is that of ``live.started``."""
         try:
             await self._record_and_order(live, plan)
         except Exception as error:  # whoever waits for the start gets it
             # Not given back: its id may be in the journal.
-            plan.place.line.close()
+            plan.place.close()
             if not isinstance(error, JobWorkerError):
                 logger.exception("start failed", extra={"job_id": plan.job.id})
             if live.job.state is JobState.STARTING:
@@ -105,47 +111,70 @@ class Starter:
                 live.started.set_exception(error)
 
     async def _record_and_order(self, live: LiveJob, plan: Plan) -> None:
-        entry = catalog.Entry(
-            job=plan.job, request_id=plan.request_id, fingerprint=plan.fingerprint
-        )
-        recorded = await self._registry.journal.run(
-            lambda connection: catalog.insert(connection, entry), durable=True
-        )
+        # At the same time: what is written stays in the place, which becomes the job's directory by
+        # the order, when there is a row.
+        writing = asyncio.get_running_loop().run_in_executor(None, self._write_order, plan)
+        try:
+            recorded = await self._record(plan)
+        except Exception:
+            await self._withdraw(plan, writing)
+            raise
         if recorded.job.id != plan.job.id:
             # The same request came twice at the same time, and the other one was first.
             self._registry.forget(live)
-            self._launcher.give_back(plan.place)
+            await self._withdraw(plan, writing)
             live.started.set_result(await self._outcome_of(recorded, plan.fingerprint))
             return
-        try:
-            await asyncio.to_thread(self._write_order, plan)
-            # While the launcher makes the next place, this start waits for its own anyway.
-            self._registry.run_until_released(self._launcher.prepare())
-            with self._registry.directories.open_job(plan.job.id) as directory:
-                answer = await self._launcher.order(plan.place, directory)
-        except OSError as error:
-            # There was no order: nothing is raised once it is sent.
-            live.failure = _storage_error(error)
-            await plan.place.withdraw()
+        failure = await writing
+        if failure is not None:
+            # A place that could not be made has no directory either; what it says is the cause.
+            said = await plan.place.withdraw()
+            live.failure = (
+                _storage_error(failure)
+                if said is None
+                else refusal_error(said["failed"], plan.job.id)
+            )
             await self._endings.settle(live)
             return
+        # While the launcher makes the next place, this start waits for its own anyway.
+        self._registry.run_until_released(self._launcher.prepare())
+        answer = await self._launcher.order(plan.place)
         if answer is None or "started" not in answer:
             await self._fail(live, answer)
         else:
             await self._take_up(live, plan.order, answer)
 
-    def _write_order(self, plan: Plan) -> None:
-        """In a thread: the files that the shim starts from."""
-        directories = self._registry.directories
-        directories.make_job(plan.job.id, plan.account)
+    async def _record(self, plan: Plan) -> catalog.Entry:
+        """The journal's row; of another job, if the same request was recorded before."""
+        entry = catalog.Entry(
+            job=plan.job, request_id=plan.request_id, fingerprint=plan.fingerprint
+        )
+        return await self._registry.journal.run(
+            lambda connection: catalog.insert(connection, entry), durable=True
+        )
+
+    async def _withdraw(self, plan: Plan, writing: asyncio.Future[OSError | None]) -> None:
+        """Leave nothing of a job that is not recorded."""
+        await asyncio.wait((writing,))
+        await plan.place.withdraw()
+        await asyncio.to_thread(self._registry.directories.remove_scratch, plan.job.id)
+
+    def _write_order(self, plan: Plan) -> OSError | None:
+        """In a thread: what the shim starts from, and the job's scratch; what the disk refused."""
         record = {
             "job": msgspec.to_builtins(plan.job),
             "request_id": plan.request_id,
             "fingerprint": plan.fingerprint.hex(),
             "order": plan.order.to_json(),
         }
-        with directories.open_job(plan.job.id) as directory:
-            records.write(directory, records.SPEC, record, durable=False)
+        directories = self._registry.directories
+        try:
+            directories.make_scratch(plan.job.id, plan.account)
+            with directories.open_place(plan.job.id) as directory:
+                records.write(directory, records.SPEC, record, durable=False)
+        except OSError as error:
+            return error
+        return None
 
     async def _take_up(self, live: LiveJob, order: Order, answer: dict[str, Any]) -> None:
         started = read_started(answer["started"])
@@ -204,7 +233,7 @@ def _give_up_if_cancelled(live: LiveJob, place: Place, task: asyncio.Task[None])
     A callback, since a task that is cancelled before its first step sees nothing of it.
     """
     if task.cancelled():
-        place.line.close()
+        place.close()
         live.abandon()
 
 

@@ -17,24 +17,26 @@ PIPE_BYTES: Final = 1024 * 1024
 SPLICE_BYTES_MAX: Final = PIPE_BYTES
 
 
-def open_output_pipe(uid: int, gid: int) -> tuple[int, int]:
-    """A pipe whose write end belongs to the job's user: (read end, write end); the caller closes
-    both.
+def open_output_pipe() -> tuple[int, int]:
+    """A pipe for a job's output: (read end, write end); the caller closes both.
 
-    The owner matters: ``echo oops > /dev/stderr`` opens the pipe anew by its path below /proc, and
-    the permission that counts is that of the pipe.  The read end does not block; the write end
-    does.
+    The read end does not block; the write end does.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    try:
-        os.set_blocking(read_end, False)
-        if os.geteuid() == 0:
-            os.fchown(write_end, uid, gid)
-    except BaseException:
-        os.close(read_end)
-        os.close(write_end)
-        raise
+    os.set_blocking(read_end, False)
     return read_end, write_end
+
+
+def give_pipe(pipe: int, uid: int, gid: int) -> None:
+    """Let a pipe belong to the job's user; no-op where this process may not.
+
+    The owner matters: ``echo oops > /dev/stderr`` opens the pipe anew by its path below /proc, and
+    the permission that counts is that of the pipe.
+
+    pipe: either end; borrowed.  Raises OSError.
+    """
+    if os.geteuid() == 0:
+        os.fchown(pipe, uid, gid)
 
 
 def grow_pipe(pipe: int) -> bool:

@@ -9,6 +9,7 @@ Source: execve(2), credentials(7), setresuid(2), signal(7), close_range(2).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -31,6 +32,8 @@ _OPEN_FILES_SOFT: Final = 1024
 _OOM_SCORE: Final = 0
 _UMASK: Final = 0o022
 _ERROR_FD: Final = 3
+#: Nobody reads it.
+_NOT_WANTED: Final = 1
 #: Longer paths than this are cut in the account of a failure: it must fit into one write to a pipe.
 _TOLD_CHARS: Final = 512
 
@@ -57,7 +60,7 @@ class InitEnds:
     status: int
     """Where it tells how the command ended."""
     go: int
-    """At its end of file the command may be forked."""
+    """A byte in it says that the command may be forked; its end of file, that nobody wants it."""
     hold: int
     """The other end of that pipe, which the shim has too."""
 
@@ -114,14 +117,22 @@ def _enter_namespaces(order: Order, ends: InitEnds) -> int:
     privileges.die_with_parent()
     arrange_namespaces(order)
     # The starting process is one of the job's tasks until the shim has waited for it, and might be
-    # the one too many.
+    # the one too many.  Killed before it has told the shim of this init, it lets nothing run.
     os.close(ends.hold)
-    os.read(ends.go, 1)
+    if not os.read(ends.go, 1):
+        os._exit(_NOT_WANTED)
     command_pid = os.fork()
     if command_pid:
         be_init(command_pid, ends.status)
     os.setsid()
     return os.getppid()
+
+
+def let_init_go(hold: int) -> None:
+    """Have an init fork the command.  hold: as in ``InitEnds``; taken."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(hold, b"\1")
+    os.close(hold)
 
 
 def _arrange_descriptors(ends: Ends) -> None:

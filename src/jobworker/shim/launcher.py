@@ -1,7 +1,8 @@
 """The worker's side of the launcher: keeps one alive, and a place ready for the next job.
 
-The launcher is told where a job's cgroup is to be and given one end of a line; what it makes there
-waits for an order on that line, and answers over it.  A job has its id from its place.
+The launcher is told where a job's cgroup and directory are to be and given one end of a line; what
+it makes there waits for an order on that line, and answers over it.  A job has its id from its
+place.
 
 The launcher inherits a lock, as do the shims until their start is settled; so whoever gets the lock
 knows that no start of an earlier worker or launcher is still under way, and that the records in the
@@ -22,9 +23,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from jobworker.cgroup.interface import CgroupPlan
 from jobworker.errors import UnavailableError
@@ -44,16 +45,33 @@ _PROGRAM: Final = (
 )
 
 
-class Place:
-    """Where one job can start: its cgroup, a process in it, and that one's shim.
+class Directories(Protocol):
+    """Where the jobs' directories are."""
 
-    Given up by closing its line: what stands there ends, and the cgroup is removed.
+    def make_place(self, job_id: JobId) -> None:
+        """A new directory.  Raises OSError."""
+
+    def place(self, job_id: JobId) -> Path:
+        """Its path before there is an order."""
+
+    def job(self, job_id: JobId) -> Path:
+        """Its path from then on."""
+
+
+class Place:
+    """Where one job can start: its cgroup, its directory, a process in both, and that one's shim.
+
+    Given up by closing it: what stands there ends, and cgroup and directory are removed.
     """
 
     def __init__(self, job_id: JobId, line: socket.socket) -> None:
         """line: to the shim and its child; taken, not blocking."""
         self.job_id = job_id
         self.line = line
+
+    def close(self) -> None:
+        """No-op if it is closed."""
+        self.line.close()
 
     def is_waiting(self) -> bool:
         """Has nothing been heard from it?  Whatever it says without an order is bad news."""
@@ -65,14 +83,17 @@ class Place:
             pass
         return False
 
-    async def withdraw(self) -> None:
-        """Give it up, and return once nothing of it is left."""
+    async def withdraw(self) -> dict[str, Any] | None:
+        """Give it up, and return once nothing of it is left.
+
+        Returns what it said without an order: why it could not be made.
+        """
         try:
             with contextlib.suppress(OSError):
                 self.line.shutdown(socket.SHUT_WR)
-            await _receive(self.line)
+            return _decode(await _receive(self.line))
         finally:
-            self.line.close()
+            self.close()
 
 
 class Launcher:
@@ -82,6 +103,7 @@ class Launcher:
         self,
         lock_file: Path,
         plan: Callable[[str], CgroupPlan],
+        directories: Directories,
         program: str = _PROGRAM,
     ) -> None:
         """plan: where a job of this id has its cgroups.
@@ -90,6 +112,7 @@ class Launcher:
         """
         self._lock_file = lock_file
         self._plan = plan
+        self._directories = directories
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -119,14 +142,14 @@ class Launcher:
     async def take(self) -> Place:
         """A place for the next job: the one that is ready, or a new one.  The caller owns it.
 
-        Raises UnavailableError.
+        Raises UnavailableError, and OSError if the disk does not take a new directory.
         """
         spare, self._spare = self._spare, None
         if spare is None:
             return await self._make_place(new_job_id())
         if spare.is_waiting():
             return spare
-        spare.line.close()
+        spare.close()
         # All who stood there are dead.  A shim that was killed has left its cgroup, which is so
         # made use of.
         return await self._make_place(spare.job_id)
@@ -136,26 +159,29 @@ class Launcher:
         if self._spare is None:
             self._spare = place
         else:
-            place.line.close()
+            place.close()
 
     async def prepare(self) -> None:
         """Have a place ready for the next ``take``; no-op if there is one, or no launcher."""
         if self._spare is None:
-            with contextlib.suppress(UnavailableError):
+            # Whoever takes the next place meets the same, and tells it.
+            with contextlib.suppress(UnavailableError, OSError):
                 self.give_back(await self._make_place(new_job_id()))
 
-    async def order(self, place: Place, directory: int) -> dict[str, Any] | None:
-        """Have the order in a job's directory carried out; the answer to the start.  Takes place.
+    async def order(self, place: Place) -> dict[str, Any] | None:
+        """Have the order in a place's directory carried out; the answer to the start.
+
+        From here on the directory is the job's.  Takes place.
 
         None: the shim died before it answered; the records tell how far it came.  Cancelling stops
         the waiting, not the start.
         """
-        with contextlib.closing(place.line) as line:
+        with contextlib.closing(place):
             # Who died since has taken nothing of this order: there is no answer.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                await _send(line, ORDER, directory)
-            answer = await _receive(line)
-        return None if answer is None else json.loads(answer)
+                await _send(place.line, ORDER)
+            answer = await _receive(place.line)
+        return _decode(answer)
 
     async def close(self) -> None:
         """Let the launcher end; what was ordered is still carried out, and shims go on."""
@@ -171,14 +197,16 @@ class Launcher:
             self._socket.close()
         if self._spare is not None:
             # It has the lock that a next launcher has to wait for.
-            self._spare.line.close()
+            self._spare.close()
         self._socket = self._process = self._spare = None
 
     async def _make_place(self, job_id: JobId) -> Place:
         wishes = await self.ensure()
+        await asyncio.to_thread(self._directories.make_place, job_id)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)  # noqa: FBT003 - its only signature
-        message = marshal.dumps(self._plan(job_id).to_json())
+        directories = (self._directories.place(job_id), self._directories.job(job_id))
+        message = marshal.dumps((self._plan(job_id).to_json(), *map(str, directories)))
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             # A launcher that died since we looked makes no place, and the line is at its end.
@@ -240,14 +268,14 @@ def _finish(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-async def _send(sock: socket.socket, message: bytes, fd: int) -> None:
-    while not _try_send(sock, message, fd):
+async def _send(sock: socket.socket, message: bytes, *fds: int) -> None:
+    while not _try_send(sock, message, fds):
         await _wait_writable(sock)
 
 
-def _try_send(sock: socket.socket, message: bytes, fd: int) -> bool:
+def _try_send(sock: socket.socket, message: bytes, fds: Sequence[int]) -> bool:
     try:
-        socket.send_fds(sock, [message], [fd])
+        socket.send_fds(sock, [message], fds)
     except BlockingIOError:
         return False
     return True
@@ -261,6 +289,10 @@ async def _wait_writable(sock: socket.socket) -> None:
         await ready.wait()
     finally:
         loop.remove_writer(sock)
+
+
+def _decode(answer: bytes | None) -> dict[str, Any] | None:
+    return None if answer is None else json.loads(answer)
 
 
 async def _receive(line: socket.socket) -> bytes | None:

@@ -1,7 +1,8 @@
 """The launcher process: makes a place for one job whenever its worker asks for one.
 
-A place is the job's cgroup and, in it, a process that is ready to become the command, with the shim
-that will watch over it.  All is there before there is an order, so that a start waits for no fork.
+A place is the job's cgroup and directory and, in both, a process that is ready to become the
+command, with the shim that will watch over it.  All is there before there is an order, so that a
+start waits for no fork.
 
 Started as ``python -I -S``, it has one thread and has loaded nothing but the standard library and
 the floors below, so that forking it is cheap and safe.  It ends when the worker's end of the socket
@@ -24,6 +25,7 @@ from jobworker.cgroup.interface import CgroupPlan, JobCgroup
 from jobworker.kernel import privileges
 from jobworker.kernel.process import read_boot_id, set_oom_score
 from jobworker.shim import shim
+from jobworker.shim.place import PlaceDirectory
 from jobworker.shim.refusal import refused
 from jobworker.shim.start import warm_up
 from jobworker.shim.supervise import WAKE_SIGNAL
@@ -62,25 +64,37 @@ def main() -> None:
         _make_place(*wish, wishes, settled)
 
 
-def _receive(wishes: socket.socket) -> tuple[CgroupPlan, socket.socket] | None:
-    """Where the next job's cgroup is to be, and the line to its worker; None when it has closed."""
+def _receive(
+    wishes: socket.socket,
+) -> tuple[CgroupPlan, PlaceDirectory, socket.socket] | None:
+    """Where the next job's cgroup is to be and where its directory is, and the line to its worker;
+    None when that has closed.
+    """
     message, fds, _, _ = socket.recv_fds(wishes, PLAN_BYTES_MAX, 1)
     if not message:
         return None
-    plan = CgroupPlan.from_json(marshal.loads(message))  # noqa: S302 - from our own worker
-    return plan, socket.socket(fileno=fds[0])
+    plan, ahead, job = marshal.loads(message)  # noqa: S302 - from our own worker
+    directory = PlaceDirectory(ahead, job)
+    return CgroupPlan.from_json(plan), directory, socket.socket(fileno=fds[0])
 
 
-def _make_place(plan: CgroupPlan, line: socket.socket, wishes: socket.socket, settled: int) -> None:
+def _make_place(
+    plan: CgroupPlan,
+    directory: PlaceDirectory,
+    line: socket.socket,
+    wishes: socket.socket,
+    settled: int,
+) -> None:
     cgroup = open_job(plan)
     with line:
         try:
             cgroup.create()
             members = cgroup.clone_fd()
         except OSError as error:
-            shim.answer_worker(line, {"failed": refused("make its cgroup", error).answer})
             with contextlib.suppress(OSError):
                 cgroup.remove()
+            directory.remove()
+            shim.answer_worker(line, {"failed": refused("make its cgroup", error).answer})
             return
         # One after the other is got ready: together they would only be in each other's way.
         until_ready, ready = os.pipe2(os.O_CLOEXEC)
@@ -88,8 +102,9 @@ def _make_place(plan: CgroupPlan, line: socket.socket, wishes: socket.socket, se
             if os.fork() == 0:
                 wishes.close()
                 os.close(until_ready)
-                _be_shim(cgroup, members, line, settled, ready)
+                _be_shim(cgroup, members, directory, line, settled, ready)
         except OSError as error:
+            directory.remove()
             shim.answer_worker(line, {"failed": refused("fork", error).answer})
         finally:
             if members is not None:
@@ -100,11 +115,16 @@ def _make_place(plan: CgroupPlan, line: socket.socket, wishes: socket.socket, se
 
 
 def _be_shim(
-    cgroup: JobCgroup, members: int | None, line: socket.socket, settled: int, ready: int
+    cgroup: JobCgroup,
+    members: int | None,
+    directory: PlaceDirectory,
+    line: socket.socket,
+    settled: int,
+    ready: int,
 ) -> NoReturn:
     try:
         os.setsid()
-        shim.run(cgroup, members, line, settled, ready)
+        shim.run(cgroup, members, directory, line, settled, ready)
     except BaseException:  # noqa: BLE001 - told by the shim itself; whatever it is ends here
         os._exit(1)
     os._exit(0)

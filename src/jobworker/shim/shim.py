@@ -25,27 +25,33 @@ from jobworker.model.ending import Ending, EndReason
 from jobworker.output.log import Board, LogWriter
 from jobworker.output.pump import Pump
 from jobworker.shim import records
-from jobworker.shim.child import read_failure, settle_in
+from jobworker.shim.child import let_init_go, read_failure, settle_in
 from jobworker.shim.descendants import open_job_without_cgroup
 from jobworker.shim.ending import describe_ending
-from jobworker.shim.handoff import Handoff, Refusal, receive_handoff
+from jobworker.shim.handoff import Handoff, Refusal, receive_handoff, send_refusal
 from jobworker.shim.order import read_order
-from jobworker.shim.refusal import refused_by
-from jobworker.shim.start import start, warm_up
+from jobworker.shim.place import PlaceDirectory
+from jobworker.shim.refusal import RefusedError, refused_by
+from jobworker.shim.start import prepare, start, warm_up
 from jobworker.shim.supervise import Supervisor, Wakeup
 
-#: An order is one byte with a descriptor: the job's directory.
+#: An order is one byte; what it is stands in ``spec.json``.
 ORDER: Final = b"\1"
 #: Where a shim that failed leaves its traceback, in the job's directory.
 FAULT_FILE: Final = "shim.fault"
 
 
 def run(
-    cgroup: JobCgroup, members: int | None, line: socket.socket, settled: int, ready: int
+    cgroup: JobCgroup,
+    members: int | None,
+    place: PlaceDirectory,
+    line: socket.socket,
+    settled: int,
+    ready: int,
 ) -> None:
     """Wait for an order, carry it out; returns when the job has ended and is recorded.
 
-    Also returns, and removes the cgroup, when no order comes any more.
+    Also returns, and removes cgroup and directory, when no order comes any more.
 
     members: where the command is to be born, if it can be.  line: to the worker, which orders and
     is answered over it.  settled: a lock that tells a later worker that a start is not settled yet.
@@ -60,14 +66,14 @@ def run(
     pid = os.fork() if members is None else clone.fork_into(members)
     if pid == 0:
         ours.close()
-        _start_one(cgroup, line, theirs, shim_pid, ready)
+        _start_one(cgroup, place, line, theirs, shim_pid, ready)
     theirs.close()
     os.close(ready)
     if members is not None:
         os.close(members)
     with ours:
         handed, fds = receive_handoff(ours)
-    shim = _Shim(cgroup, line, settled, starting_pid=pid)
+    shim = _Shim(cgroup, place, line, settled, starting_pid=pid)
     if isinstance(handed, Handoff):
         shim.take_over(handed, fds, wakeup)
     elif isinstance(handed, Refusal):
@@ -77,7 +83,12 @@ def run(
 
 
 def _start_one(
-    cgroup: JobCgroup, line: socket.socket, to_shim: socket.socket, shim_pid: int, ready: int
+    cgroup: JobCgroup,
+    place: PlaceDirectory,
+    line: socket.socket,
+    to_shim: socket.socket,
+    shim_pid: int,
+    ready: int,
 ) -> NoReturn:
     """In the process that becomes the command, or with an init ends with the start."""
     # Without its shim the command would have nobody: PID 1 would be its parent.
@@ -89,15 +100,17 @@ def _start_one(
     signal.set_wakeup_fd(-1)
     settle_in()
     warm_up()
-    os.close(ready)
-    order, fds, _, _ = socket.recv_fds(line, len(ORDER), 1)
-    if not order:
-        os._exit(0)
-    # Its end is seen by the worker when the shim has closed it too.
-    line.close()
-    (directory,) = fds
+    directory = place.open()
     try:
-        start(directory, cgroup, to_shim, shim_pid)
+        prepared = prepare(directory, cgroup, shim_pid)
+        os.close(ready)
+        if line.recv(len(ORDER)):
+            # Its end is seen by the worker when the shim has closed it too.
+            line.close()
+            place.become_job()
+            start(prepared, to_shim)
+    except RefusedError as refusal:
+        send_refusal(to_shim, refusal.answer, directory)
     except BaseException:  # noqa: BLE001 - the last words of this process, whatever ends it
         leave_fault(directory)
         os._exit(1)
@@ -108,18 +121,29 @@ class _Shim:
     """What a shim has from its beginning, and does with what its child hands over."""
 
     def __init__(
-        self, cgroup: JobCgroup, line: socket.socket, settled: int, *, starting_pid: int
+        self,
+        cgroup: JobCgroup,
+        place: PlaceDirectory,
+        line: socket.socket,
+        settled: int,
+        *,
+        starting_pid: int,
     ) -> None:
         self._cgroup = cgroup
+        self._place = place
         self._line = line
         self._settled = settled
         self._starting_pid = starting_pid
 
     def withdraw(self) -> None:
         """No order came, or the child died of it: the worker sees the line's end."""
-        os.waitpid(self._starting_pid, 0)
+        # It may have cloned an init, which then ends too: see child.py.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
         with contextlib.suppress(OSError):
             self._cgroup.remove()
+        self._place.remove()
 
     def refuse(self, directory: int, answer: Mapping[str, Any]) -> None:
         """Nothing of the command ran; the child has ended, or will at once."""
@@ -131,6 +155,7 @@ class _Shim:
             records.write_ending(directory, ending, refusal=answer)
         self._cgroup.remove()
         records.forget_drafts(directory)
+        self._place.remove()
         answer_worker(self._line, {"failed": answer})
 
     def take_over(self, handoff: Handoff, fds: list[int], wakeup: Wakeup) -> None:
@@ -141,7 +166,7 @@ class _Shim:
             if handoff.has_init:
                 # It counts as one of the job's tasks until it is waited for; the init waits too.
                 os.waitpid(self._starting_pid, 0)
-                os.close(fds.pop())
+                let_init_go(fds.pop())
             failure = read_failure(error)
             os.close(error)
             if failure is not None:

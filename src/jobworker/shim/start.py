@@ -3,8 +3,8 @@
 Done by a child of the shim, because each page of memory that is written to after a fork is a
 process's own: a shim that had done this itself would keep three times as much for as long as its
 job runs.  The child stands in the job's cgroup and becomes the command, so that nothing is forked
-while somebody waits.  Only an isolated command is cloned, as the child's sibling, since a process
-can't enter a new PID namespace itself.
+while somebody waits; what no order decides it prepares before one comes.  Only an isolated command
+is cloned, as the child's sibling, since a process can't enter a new PID namespace itself.
 
 Source: clone(2), CLONE_PARENT; pid_namespaces(7).
 """
@@ -15,19 +15,20 @@ import json
 import os
 import socket
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from jobworker.cgroup.choose import open_job
 from jobworker.cgroup.interface import CgroupPlan, JobCgroup, Mode
 from jobworker.kernel import clone, pipes
 from jobworker.kernel.disks import BlockDevice
-from jobworker.kernel.process import name_process
+from jobworker.kernel.process import ProcessName, name_process
 from jobworker.model.limits import EffectiveLimit, Limits
 from jobworker.model.spec import Isolation, OnOutputLimit
 from jobworker.output.log import make_board, make_log
 from jobworker.shim import records
 from jobworker.shim.child import Ends, InitEnds, execute
-from jobworker.shim.handoff import Handoff, send_handoff, send_refusal
+from jobworker.shim.handoff import Handoff, send_handoff
 from jobworker.shim.init import clone_flags
 from jobworker.shim.order import Account, Order, read_order
 from jobworker.shim.refusal import RefusedError, refused
@@ -44,32 +45,70 @@ def warm_up() -> None:
     name_process(os.getpid())
 
 
-def start(directory: int, cgroup: JobCgroup, to_shim: socket.socket, shim_pid: int) -> None:
-    """Carry out the order in a job's directory up to the running command, or say why not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a start needs and no order decides.  The descriptors end with the process."""
 
-    Becomes the command, and does not return, unless that is isolated or refused.  The shim is told
-    first; whether the command was executed it learns from the error pipe that it is handed.  Raises
-    only what is a fault of ours or of the host.
+    directory: int
+    cgroup: JobCgroup
+    shim: ProcessName
+    log: tuple[int, ...]
+    """Board, output, index."""
+    stdin: int
+    stdout: tuple[int, int]
+    """Read end, write end; as in ``stderr`` and ``error``."""
+    stderr: tuple[int, int]
+    error: tuple[int, int]
+    joins: tuple[int, ...]
+
+
+def prepare(directory: int, cgroup: JobCgroup, shim_pid: int) -> Prepared:
+    """Make ready for an order.  Raises RefusedError.
 
     directory: an open descriptor; borrowed, as is the rest.
     """
-    order = read_order(directory)
-    name = name_process(shim_pid)
-    shim = {"pid": name.pid, "start_ticks": name.start_ticks, "boot_id": name.boot_id}
-    records.write(directory, records.SHIM, shim, durable=False)
+    shim = name_process(shim_pid)
     try:
-        effective, log_fds = _make_ready(directory, order, cgroup)
-        ends, pipe_fds = _open_ends(order, cgroup)
-        pid = _process_of(order, ends, shim_pid)
-    except RefusedError as refusal:
-        send_refusal(to_shim, refusal.answer, directory)
-        return
+        records.write(directory, records.SHIM, _shim_record(shim), durable=False)
+        for name in (records.EXIT, records.STOP):
+            records.reserve(directory, name)
+    except OSError as error:
+        raise refused("record its end", error) from error
+    try:
+        # On v2 a file's writes are charged to the cgroup that dirtied it first, and making it does:
+        # to the job's, in which this process is.  Source: cgroup-v2.rst, "Writeback".
+        return Prepared(
+            directory=directory,
+            cgroup=cgroup,
+            shim=shim,
+            log=(make_board(directory), *make_log(directory)),
+            stdin=os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
+            stdout=pipes.open_output_pipe(),
+            stderr=pipes.open_output_pipe(),
+            error=os.pipe2(os.O_CLOEXEC),
+            joins=cgroup.open_joins(),
+        )
+    except OSError as error:
+        raise refused("keep its output", error) from error
+
+
+def start(prepared: Prepared, to_shim: socket.socket) -> None:
+    """Carry out the order in the job's directory up to the running command.
+
+    Becomes the command, and does not return, unless that is isolated.  The shim is told first;
+    whether the command was executed it learns from the error pipe that it is handed.  Raises
+    RefusedError, and otherwise only what is a fault of ours or of the host.
+    """
+    order = read_order(prepared.directory)
+    effective = _limit(prepared.cgroup, order)
+    ends, reads = _ends(prepared, order)
+    pid = _process_of(order, ends, prepared.shim.pid)
     started = {
         "pid": pid,
         "started_at_us": time.time_ns() // 1000,
         "effective": [_limit_record(limit) for limit in effective],
     }
-    records.draft(directory, records.STARTED, started, durable=False)
+    records.draft(prepared.directory, records.STARTED, started, durable=False)
     handoff = Handoff(
         pid=pid,
         timeout_s=order.timeout_s,
@@ -77,65 +116,53 @@ def start(directory: int, cgroup: JobCgroup, to_shim: socket.socket, shim_pid: i
         max_output_bytes=order.max_output_bytes,
         on_output_limit=order.on_output_limit,
         has_init=order.isolation is not Isolation.NONE,
-        answer=records.encode({"shim": shim, "started": started}),
+        answer=records.encode({"shim": _shim_record(prepared.shim), "started": started}),
     )
-    error, *reads = pipe_fds
-    send_handoff(to_shim, handoff, (directory, error, *log_fds, *reads))
+    send_handoff(to_shim, handoff, (prepared.directory, reads[0], *prepared.log, *reads[1:]))
     if pid == os.getpid():
-        execute(order, ends, shim_pid)
+        execute(order, ends, prepared.shim.pid)
 
 
-def _make_ready(
-    directory: int, order: Order, cgroup: JobCgroup
-) -> tuple[tuple[EffectiveLimit, ...], tuple[int, ...]]:
-    """The limits that hold, and the descriptors of board, output and index."""
-    try:
-        for name in (records.EXIT, records.STOP):
-            records.reserve(directory, name)
-    except OSError as error:
-        raise refused("record its end", error) from error
+def _limit(cgroup: JobCgroup, order: Order) -> tuple[EffectiveLimit, ...]:
+    """The limits that hold."""
     try:
         effective = cgroup.set_limits(order.limits, order.devices)
     except OSError as error:
         raise refused("limit its cgroup", error) from error
-    _require(order, effective)
-    try:
-        # On v2 a file's writes are charged to the cgroup that dirtied it first, and making it does:
-        # to the job's, in which this process is.  Source: cgroup-v2.rst, "Writeback".
-        return effective, (make_board(directory), *make_log(directory))
-    except OSError as error:
-        raise refused("keep its output", error) from error
-
-
-def _require(order: Order, effective: tuple[EffectiveLimit, ...]) -> None:
     if not order.require_limits:
-        return
+        return effective
     for limit in effective:
         if not limit.is_enforced:
             name = limit.resource.value
             raise RefusedError(
                 f"this host does not keep the limit {name}: {limit.note}", resource=name
             )
+    return effective
 
 
-def _open_ends(order: Order, cgroup: JobCgroup) -> tuple[Ends, tuple[int, ...]]:
+def _ends(prepared: Prepared, order: Order) -> tuple[Ends, tuple[int, ...]]:
     """What the command takes over, and for the shim where to read its failure, stdout and stderr;
-    of an init the status too, and the pipe that holds it up until the shim closes it.
+    of an init the status too, and the pipe that holds it up until the shim lets it go.
     """
-    uid, gid = (-1, -1) if order.account is None else (order.account.uid, order.account.gid)
-    stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    stdout_read, stdout = pipes.open_output_pipe(uid, gid)
-    stderr_read, stderr = pipes.open_output_pipe(uid, gid)
-    error_read, error = os.pipe2(os.O_CLOEXEC)
-    reads: tuple[int, ...] = (error_read, stdout_read, stderr_read)
+    outputs = (prepared.stdout, prepared.stderr)
+    if order.account is not None:
+        for _, write_end in outputs:
+            pipes.give_pipe(write_end, order.account.uid, order.account.gid)
+    reads = tuple(read_end for read_end, _ in (prepared.error, *outputs))
     init = None
     if order.isolation is not Isolation.NONE:
         status_read, status = os.pipe2(os.O_CLOEXEC)
         go, hold = os.pipe2(os.O_CLOEXEC)
         init = InitEnds(status=status, go=go, hold=hold)
         reads = (*reads, status_read, hold)
-    joins = cgroup.open_joins()
-    ends = Ends(stdin=stdin, stdout=stdout, stderr=stderr, error=error, joins=joins, init=init)
+    ends = Ends(
+        stdin=prepared.stdin,
+        stdout=prepared.stdout[1],
+        stderr=prepared.stderr[1],
+        error=prepared.error[1],
+        joins=prepared.joins,
+        init=init,
+    )
     return ends, reads
 
 
@@ -150,6 +177,10 @@ def _process_of(order: Order, ends: Ends, shim_pid: int) -> int:
     if pid == 0:
         execute(order, ends, shim_pid)
     return pid
+
+
+def _shim_record(shim: ProcessName) -> dict[str, object]:
+    return {"pid": shim.pid, "start_ticks": shim.start_ticks, "boot_id": shim.boot_id}
 
 
 def _limit_record(limit: EffectiveLimit) -> dict[str, object]:

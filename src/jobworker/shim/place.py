@@ -1,0 +1,43 @@
+"""A place's directory, as its shim and the process that starts the command know it.
+
+Made by the worker ahead of a job, beside the jobs' directories; moved to where the job's is to be
+when an order comes.  So what a start needs in it is there before anybody waits, and no directory is
+a job's that has no row in the journal.
+
+Source: rename(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceDirectory:
+    """Two paths on one file system, of which one exists."""
+
+    ahead: str
+    """Before there is an order."""
+    job: str
+    """From then on."""
+
+    def open(self) -> int:
+        """Before there is an order; the caller closes it.  Raises OSError."""
+        return os.open(self.ahead, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def become_job(self) -> None:
+        """An order has come.  Raises OSError."""
+        os.rename(self.ahead, self.job)  # noqa: PTH104 - as below
+
+    def remove(self) -> None:
+        """No order came; no-op if one did.  What can't be removed the next worker does."""
+        with contextlib.suppress(OSError):
+            directory = self.open()
+            try:
+                for name in os.listdir(directory):  # noqa: PTH208 - pathlib is not loaded here
+                    os.unlink(name, dir_fd=directory)
+            finally:
+                os.close(directory)
+            os.rmdir(self.ahead)  # noqa: PTH106 - as above
