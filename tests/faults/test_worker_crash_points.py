@@ -60,7 +60,7 @@ UNRECORDED: Final = [
 WRITING: Final = [
     point("jobs.starting:Starter", "_write_order", "before"),
     point("jobs.starting:Starter", "_write_order", "after"),
-    point("jobs.directories:StateDirectory", "make_scratch", "after"),
+    point("jobs.directories:StateDirectory", "give_scratch", "after"),
 ]
 #: Recorded, and no order given: the repeated request is told that it failed.
 UNORDERED: Final = [

@@ -77,6 +77,7 @@ def _run_handler(options: argparse.Namespace) -> int:
     handler: Callable[[argparse.Namespace], Awaitable[int]] = getattr(
         importlib.import_module(module), name
     )
+    gc.freeze()
     gc.enable()
     import asyncio  # noqa: PLC0415 -- 40 ms that help need not wait
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -74,6 +75,7 @@ async def _serve(config: Config) -> None:
         settings = worker_settings(config.worker)
         async with open_worker(config.server.state_dir, settings) as worker:
             async with open_service(config, worker) as service:
+                _spare_collector()
                 await _announce(worker, service)
                 async with asyncio.TaskGroup() as tasks:
                     reloading = tasks.create_task(_reload_when_told(service, reloaded))
@@ -83,6 +85,15 @@ async def _serve(config: Config) -> None:
                 logger.info("service ends", extra={"jobs": config.server.shutdown.value})
             if config.server.shutdown is Shutdown.STOP:
                 await worker.stop_all(stopped_by=_SERVICE)
+
+
+def _spare_collector() -> None:
+    """Have garbage collection pass over what is loaded by now, and stays.
+
+    Looking through it takes 4 ms, which is half a start, every few hundred calls.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _announce(worker: Worker, service: RunningService) -> None:

@@ -31,7 +31,9 @@ from typing import Final
 
 from jobworker.errors import FailedPreconditionError, UnavailableError, errno_text
 from jobworker.model.ids import JobId
+from jobworker.shim import records
 from jobworker.shim.order import Account
+from jobworker.shim.place import PlaceDirectory
 
 #: Everybody may pass, and it outlives a restart of the machine: file-hierarchy(7).
 _OPEN_PLACE: Final = Path("/var/tmp")  # noqa: S108 - a directory of ours in it, checked to be ours
@@ -91,24 +93,29 @@ class StateDirectory:
         """What will be the job's directory, until it starts."""
         return self.places / job_id
 
-    def make_place(self, job_id: JobId) -> None:
-        """That directory, new and empty.  Raises OSError."""
-        place = self.place(job_id)
-        # A shim that was killed may have left one.
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(mode=0o700)
+    def make_place(self, job_id: JobId) -> PlaceDirectory:
+        """That directory and the job's scratch, new.  Raises OSError."""
+        place, scratch = self.place(job_id), self.job_scratch(job_id)
+        for directory in (place, scratch):
+            try:
+                directory.mkdir(mode=0o700)
+            except FileExistsError:
+                # A shim that was killed has left it.
+                shutil.rmtree(directory)
+                directory.mkdir(mode=0o700)
+        with _opened(place) as opened:
+            records.make_draft(opened, records.SPEC)
+        return PlaceDirectory(str(place), str(self.job(job_id)), str(scratch))
 
     def clear_places(self) -> None:
         """Remove those that are left of an earlier worker: nobody is there any more."""
         for place in self.places.iterdir():
             shutil.rmtree(place, ignore_errors=True)
 
-    def make_scratch(self, job_id: JobId, account: Account | None) -> None:
-        """Raises OSError."""
-        scratch = self.job_scratch(job_id)
-        scratch.mkdir(mode=0o700)
+    def give_scratch(self, job_id: JobId, account: Account | None) -> None:
+        """Let the job's user have it.  Raises OSError."""
         if account is not None:
-            os.chown(scratch, account.uid, account.gid)
+            os.chown(self.job_scratch(job_id), account.uid, account.gid)
 
     def remove_scratch(self, job_id: JobId) -> None:
         """No process of the job is left; rmtree follows no symbolic link that it planted."""

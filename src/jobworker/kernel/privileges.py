@@ -6,6 +6,7 @@ Source: prctl(2), capabilities(7), capset(2).
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import struct
@@ -23,6 +24,10 @@ _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 #: _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>: 64 capabilities as two words of each set.
 _CAPABILITY_VERSION: Final = 0x20080522
 _CAPABILITIES_MAX: Final = 64
+
+#: Of capset(2), for the calling thread; made once, since ctypes makes a class for each size.
+_HEADER: Final = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0), 8)
+_EMPTY_SETS: Final = ctypes.create_string_buffer(bytes(24), 24)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -47,22 +52,26 @@ def forbid_new_privileges() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
+@functools.cache
+def bounding_set() -> tuple[int, ...]:
+    """The capabilities that a program could be given; a process remembers them, as do its
+    children.
+    """
+    # Beyond the last one that this kernel knows the answer is -1.
+    answers = (_libc.prctl(_PR_CAPBSET_READ, one, 0, 0, 0) for one in range(_CAPABILITIES_MAX))
+    return tuple(one for one, answer in enumerate(answers) if answer == 1)
+
+
 def drop_bounding_set() -> None:
     """No program will be given any capability.  Needs CAP_SETPCAP: call it before setuid."""
-    for capability in range(_CAPABILITIES_MAX):
-        has = _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0)
-        if has < 0:  # beyond the last one that this kernel knows
-            return
-        if has:
-            _prctl(_PR_CAPBSET_DROP, capability)
+    for capability in bounding_set():
+        _prctl(_PR_CAPBSET_DROP, capability)
 
 
 def drop_capabilities() -> None:
     """Empty the effective, permitted, inheritable and ambient sets."""
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0), 8)
-    empty_sets = ctypes.create_string_buffer(bytes(24), 24)
-    if _libc.capset(header, empty_sets) != 0:
+    if _libc.capset(_HEADER, _EMPTY_SETS) != 0:
         raise _last_error("capset")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import json
 import marshal
@@ -30,6 +31,7 @@ from typing import Any, Final, Protocol
 from jobworker.cgroup.interface import CgroupPlan
 from jobworker.errors import UnavailableError
 from jobworker.model.ids import JobId, new_job_id
+from jobworker.shim.place import PlaceDirectory
 from jobworker.shim.shim import ORDER
 
 #: Starts are settled in milliseconds; a file system that hangs can make them slow.
@@ -48,14 +50,8 @@ _PROGRAM: Final = (
 class Directories(Protocol):
     """Where the jobs' directories are."""
 
-    def make_place(self, job_id: JobId) -> None:
-        """A new directory.  Raises OSError."""
-
-    def place(self, job_id: JobId) -> Path:
-        """Its path before there is an order."""
-
-    def job(self, job_id: JobId) -> Path:
-        """Its path from then on."""
+    def make_place(self, job_id: JobId) -> PlaceDirectory:
+        """A new one.  Raises OSError."""
 
 
 class Place:
@@ -202,11 +198,10 @@ class Launcher:
 
     async def _make_place(self, job_id: JobId) -> Place:
         wishes = await self.ensure()
-        await asyncio.to_thread(self._directories.make_place, job_id)
+        directory = await asyncio.to_thread(self._directories.make_place, job_id)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)  # noqa: FBT003 - its only signature
-        directories = (self._directories.place(job_id), self._directories.job(job_id))
-        message = marshal.dumps((self._plan(job_id).to_json(), *map(str, directories)))
+        message = marshal.dumps((self._plan(job_id).to_json(), *dataclasses.astuple(directory)))
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             # A launcher that died since we looked makes no place, and the line is at its end.

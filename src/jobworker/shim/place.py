@@ -16,12 +16,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PlaceDirectory:
-    """Two paths on one file system, of which one exists."""
+    """Of the first two paths, on one file system, one exists."""
 
     ahead: str
     """Before there is an order."""
     job: str
     """From then on."""
+    scratch: str
+    """The directory that the job may write to; empty before there is an order."""
 
     def open(self) -> int:
         """Before there is an order; the caller closes it.  Raises OSError."""
@@ -41,3 +43,4 @@ class PlaceDirectory:
             finally:
                 os.close(directory)
             os.rmdir(self.ahead)  # noqa: PTH106 - as above
+            os.rmdir(self.scratch)  # noqa: PTH106

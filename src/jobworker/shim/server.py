@@ -73,8 +73,8 @@ def _receive(
     message, fds, _, _ = socket.recv_fds(wishes, PLAN_BYTES_MAX, 1)
     if not message:
         return None
-    plan, ahead, job = marshal.loads(message)  # noqa: S302 - from our own worker
-    directory = PlaceDirectory(ahead, job)
+    plan, *paths = marshal.loads(message)  # noqa: S302 - from our own worker
+    directory = PlaceDirectory(*paths)
     return CgroupPlan.from_json(plan), directory, socket.socket(fileno=fds[0])
 
 

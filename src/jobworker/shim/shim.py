@@ -167,6 +167,8 @@ class _Shim:
                 # It counts as one of the job's tasks until it is waited for; the init waits too.
                 os.waitpid(self._starting_pid, 0)
                 let_init_go(fds.pop())
+            # While the command is on its way; afterwards there is the more for others to do.
+            supervisor, pump = self._get_ready(directory, handoff, fds[2:], wakeup)
             failure = read_failure(error)
             os.close(error)
             if failure is not None:
@@ -178,12 +180,14 @@ class _Shim:
             _send(self._line, handoff.answer)
             self._line.close()
             os.close(self._settled)
-            self._supervise(directory, handoff, fds[2:], wakeup)
+            self._supervise(directory, supervisor, pump)
         except BaseException:
             leave_fault(directory)
             raise
 
-    def _supervise(self, directory: int, handoff: Handoff, fds: list[int], wakeup: Wakeup) -> None:
+    def _get_ready(
+        self, directory: int, handoff: Handoff, fds: list[int], wakeup: Wakeup
+    ) -> tuple[Supervisor, Pump]:
         board, output, index, stdout, stderr = fds[:5]
         status = fds[5] if handoff.has_init else None
         pump = Pump(
@@ -194,10 +198,13 @@ class _Shim:
             stdout=stdout,
             stderr=stderr,
         )
+        if self._cgroup.plan.mode is Mode.NONE:
+            self._cgroup = open_job_without_cgroup(self._cgroup.plan)
+        supervisor = Supervisor(directory, handoff, self._cgroup, pump, wakeup, init_status=status)
+        return supervisor, pump
+
+    def _supervise(self, directory: int, supervisor: Supervisor, pump: Pump) -> None:
         cgroup = self._cgroup
-        if cgroup.plan.mode is Mode.NONE:
-            cgroup = open_job_without_cgroup(cgroup.plan)
-        supervisor = Supervisor(directory, handoff, cgroup, pump, wakeup, init_status=status)
         # Not before the command runs: on v2 this waits for a grace period of the kernel.
         cgroup.join_shim()
         cgroup.note_above()

@@ -20,7 +20,7 @@ from typing import Final
 
 from jobworker.cgroup.choose import open_job
 from jobworker.cgroup.interface import CgroupPlan, JobCgroup, Mode
-from jobworker.kernel import clone, pipes
+from jobworker.kernel import clone, pipes, privileges
 from jobworker.kernel.disks import BlockDevice
 from jobworker.kernel.process import ProcessName, name_process
 from jobworker.model.limits import EffectiveLimit, Limits
@@ -43,6 +43,7 @@ def warm_up() -> None:
     open_job(order.cgroup)
     records.encode(order.to_json())
     name_process(os.getpid())
+    privileges.bounding_set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ def prepare(directory: int, cgroup: JobCgroup, shim_pid: int) -> Prepared:
     shim = name_process(shim_pid)
     try:
         records.write(directory, records.SHIM, _shim_record(shim), durable=False)
+        records.make_draft(directory, records.STARTED)
         for name in (records.EXIT, records.STOP):
             records.reserve(directory, name)
     except OSError as error:

@@ -92,7 +92,7 @@ async def test_what_can_not_be_executed_says_why(place: WorkerPlace) -> None:
             error = await _refusal(worker, spec)
             assert error.reason == reason, (spec.argv, str(error))
             assert text in str(error), (spec.argv, str(error))
-        assert not list((here / "scratch").iterdir())
+    assert not list((here / "scratch").iterdir())
 
 
 async def test_a_job_starts_where_and_with_what_it_was_told(place: WorkerPlace) -> None:
