@@ -231,8 +231,10 @@ class Worker:
         )
         events = self._follower.follow(job_id, view, follow=follow, heartbeat_s=heartbeat_s)
         async with contextlib.aclosing(events):
-            async for event in events:
-                yield event
+            # Not ``async for``, whose variable would keep each chunk until the next one is there.
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield await anext(events)
 
 
 __all__ = [

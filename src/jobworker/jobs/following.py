@@ -43,8 +43,9 @@ class Follower:
             with log:
                 events = self._read(log, view, live, job_id, follow=follow, heartbeat_s=heartbeat_s)
                 async with contextlib.aclosing(events):
-                    async for event in events:
-                        yield event
+                    with contextlib.suppress(StopAsyncIteration):
+                        while True:
+                            yield await anext(events)
                 _check_kept(log, job if live is None else live.job)
         else:
             _check_none_kept(job if live is None else live.job, view.offset)
@@ -77,8 +78,9 @@ class Follower:
                 turns=self._watcher.turns,
             )
             async with contextlib.aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
+                with contextlib.suppress(StopAsyncIteration):
+                    while True:
+                        yield await anext(pieces)
 
     def _open_log(self, job_id: JobId) -> LogReader | None:
         try:

@@ -13,10 +13,11 @@ from typing import Final
 from jobworker.model.output import Stream
 from jobworker.output.log import Piece
 from jobworker.output.reader import LogReader, stream_of
-from jobworker.output.turns import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
 
+#: Large enough that a stream is fast, small enough that a call beside it is not slow.
+CHUNK_BYTES: Final = 256 * 1024
 #: 16 KiB of index at a time.
 _RECORDS_AT_ONCE: Final = 1024
 

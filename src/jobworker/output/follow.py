@@ -1,7 +1,8 @@
 """Readers of a job's output: from any offset, then live, any number of them.
 
 The log is the buffer.  A reader holds two descriptors and an offset; how slow it is costs nobody
-anything.
+anything.  So nothing on the way of a chunk keeps it in a variable while it has been handed on: with
+a thousand readers that would be a thousand chunks.
 
 Source: preadv2(2), RWF_NOWAIT.
 """
@@ -19,7 +20,7 @@ from jobworker.model.output import Chunk, Heartbeat
 from jobworker.output.cursor import Cursor, View
 from jobworker.output.log import Piece
 from jobworker.output.reader import LogReader
-from jobworker.output.turns import Turns
+from jobworker.output.turns import Reader, Turns
 from jobworker.output.watch import Signal
 
 
@@ -48,28 +49,32 @@ async def read_log(
         # Looks for its lines in the bytes, which may be many and on a slow disk.
         cursor = await asyncio.to_thread(Cursor, log, view)
     said_at = time.monotonic()
-    with turns.reader():
-        while True:
-            # Both are taken before the look: taken after it, a change in between would be announced
-            # to nobody, or the last bytes would be left behind an early end.
-            wake, complete = changed.take(), is_complete()
-            piece = cursor.next_piece()
-            if piece is None and complete:
-                piece = cursor.rest()
-            if piece is not None and (last is None or complete or piece.start < last):
-                turn = await turns.take()
-                try:
-                    data = await _read(log.output, piece, turns.piece_bytes)
-                    cursor.advance(len(data))
-                    yield Chunk(piece.start, piece.stream, piece.time_us, data)
-                finally:
-                    turn.end()
-                said_at = time.monotonic()
-            elif complete or last is not None:
-                return
-            elif not await _wait(wake, said_at, heartbeat_s):
-                yield Heartbeat(cursor.offset)
-                said_at = time.monotonic()
+    reader = Reader(turns)
+    while True:
+        # Both are taken before the look: taken after it, a change in between would be announced to
+        # nobody, or the last bytes would be left behind an early end.
+        wake, complete = changed.take(), is_complete()
+        piece = cursor.next_piece()
+        if piece is None and complete:
+            piece = cursor.rest()
+        if piece is not None and (last is None or complete or piece.start < last):
+            await reader.begin()
+            try:
+                yield await _next_chunk(log, cursor, piece, turns.buffer)
+            finally:
+                reader.end()
+            said_at = time.monotonic()
+        elif complete or last is not None:
+            return
+        elif not await _wait(wake, said_at, heartbeat_s):
+            yield Heartbeat(cursor.offset)
+            said_at = time.monotonic()
+
+
+async def _next_chunk(log: LogReader, cursor: Cursor, piece: Piece, buffer: bytearray) -> Chunk:
+    data = await _read(log.output, piece, buffer)
+    cursor.advance(len(data))
+    return Chunk(piece.start, piece.stream, piece.time_us, data)
 
 
 async def _wait(wake: asyncio.Event, said_at: float, heartbeat_s: float | None) -> bool:
@@ -85,10 +90,10 @@ async def _wait(wake: asyncio.Event, said_at: float, heartbeat_s: float | None) 
     return True
 
 
-async def _read(output: int, piece: Piece, most: int) -> bytes:
+async def _read(output: int, piece: Piece, buffer: bytearray) -> bytes:
     """The bytes of a piece, or the first of them: never none.  Waits for a disk in a thread."""
-    most = min(most, piece.end - piece.start)
-    data = _read_cached(output, most, piece.start)
+    most = piece.end - piece.start
+    data = _read_cached(output, memoryview(buffer)[:most], piece.start)
     if data is None:
         data = await asyncio.to_thread(os.pread, output, most, piece.start)
     if not data:
@@ -97,9 +102,8 @@ async def _read(output: int, piece: Piece, most: int) -> bytes:
     return data
 
 
-def _read_cached(output: int, most: int, offset: int) -> bytes | None:
+def _read_cached(output: int, buffer: memoryview, offset: int) -> bytes | None:
     """What is in the page cache, or None if that is nothing."""
-    buffer = bytearray(most)
     try:
         count = os.preadv(output, [buffer], offset, os.RWF_NOWAIT)
     except BlockingIOError:
@@ -109,4 +113,4 @@ def _read_cached(output: int, most: int, offset: int) -> bytes | None:
         if error.errno != errno.EOPNOTSUPP:
             raise
         return None
-    return bytes(memoryview(buffer)[:count])
+    return bytes(buffer[:count])

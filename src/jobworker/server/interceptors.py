@@ -98,8 +98,9 @@ class Gate(grpc.aio.ServerInterceptor):
                         request = _parse(handler, requests)
                     answers = stream.messages(behaviour(request, context))
                     async with contextlib.aclosing(answers):
-                        async for message in answers:
-                            await _write(context, message)
+                        with contextlib.suppress(StopAsyncIteration):
+                            while True:
+                                await _write(context, await anext(answers))
 
             await self._pass(method, context, answer)
 

@@ -123,8 +123,9 @@ class JobWorkerService:
             heartbeat_s=self._settings.heartbeat_s,
         )
         async with contextlib.aclosing(events):
-            async for event in events:
-                yield encode_event(event)
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield encode_event(await anext(events))
 
     async def watch_jobs(
         self, request: pb.WatchJobsRequest, call: Call

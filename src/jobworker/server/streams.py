@@ -63,11 +63,10 @@ class OpenStream:
         the service shuts down.
         """
         async with contextlib.aclosing(source):
-            while True:
-                message = await self._next(source)
-                if message is None:
-                    return
-                yield message
+            # Messages may be large, and are kept by no variable once they are handed on.
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield await self._next(source)
 
     def recheck(self) -> None:
         """End it if its certificate is no longer good."""
@@ -85,7 +84,7 @@ class OpenStream:
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(self._loop.time())
 
-    async def _next(self, source: AsyncGenerator[_MessageT, None]) -> _MessageT | None:
+    async def _next(self, source: AsyncGenerator[_MessageT, None]) -> _MessageT:
         now = self._loop.time()
         if now - self._checked_at >= _RECHECK_S:
             self.recheck()
@@ -95,7 +94,7 @@ class OpenStream:
         waiting = self._waiting = asyncio.timeout_at(self._until)
         try:
             async with waiting:
-                return await anext(source, None)
+                return await anext(source)
         except TimeoutError as error:
             if not waiting.expired():
                 raise

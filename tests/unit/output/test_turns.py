@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from jobworker.output.turns import CHUNK_BYTES, Turn, Turns
+from jobworker.output.turns import Reader, Turn, Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -77,13 +77,39 @@ async def test_a_turn_that_comes_too_late_for_its_reader_is_handed_on() -> None:
             await staying
 
 
-async def test_many_readers_read_less_in_a_turn() -> None:
-    turns = Turns()
-    assert turns.piece_bytes == CHUNK_BYTES
-    readers = [turns.reader() for _ in range(1000)]
-    for reader in readers:
-        reader.__enter__()
-    assert turns.piece_bytes < CHUNK_BYTES
-    for reader in readers:
-        reader.__exit__(None, None, None)
-    assert turns.piece_bytes == CHUNK_BYTES
+async def test_a_slow_reader_goes_beside_the_others_until_it_is_quick_again() -> None:
+    turns = Turns(1, 0.5)
+    slow = Reader(turns)
+    await slow.begin()
+    async with asyncio.timeout(10):
+        await turns.take()  # its turn is over by now
+    slow.end()
+    async with asyncio.timeout(10):
+        first = await turns.take()
+    # Nobody gives a turn back, and it needs none.
+    await slow.begin()
+    slow.end()
+    assert not first.is_over
+    async with asyncio.TaskGroup() as tasks:
+        quick = tasks.create_task(slow.begin())
+        await settle()
+        assert not quick.done()
+        first.end()
+
+
+async def test_a_consumer_that_never_waits_lets_others_run() -> None:
+    reader, rounds = Reader(Turns()), 0
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await settle()
+
+    async with asyncio.TaskGroup() as tasks:
+        counting = tasks.create_task(count())
+        for _ in range(100):
+            await reader.begin()
+            reader.end()
+        counting.cancel()
+    assert rounds > 1
