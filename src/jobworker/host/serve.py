@@ -24,6 +24,7 @@ from typing import Final
 from jobworker.errors import JobWorkerError
 from jobworker.host.logs import set_up_logging
 from jobworker.host.systemd import notify
+from jobworker.kernel.allocator import keep_freed_blocks
 from jobworker.model.ids import UserName
 from jobworker.model.job import JobFilter
 from jobworker.model.state import JobState
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     set_up_logging()
     config = _with_arguments(load_config(args.config), args)
     _raise_open_files_limit()
+    keep_freed_blocks()
     try:
         asyncio.run(_serve(config))
     except BaseExceptionGroup as group:

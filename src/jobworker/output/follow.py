@@ -60,7 +60,7 @@ async def read_log(
         if piece is not None and (last is None or complete or piece.start < last):
             await reader.begin()
             try:
-                yield await _next_chunk(log, cursor, piece, turns.buffer)
+                yield await _next_chunk(log, cursor, piece, turns)
             finally:
                 reader.end()
             said_at = time.monotonic()
@@ -71,7 +71,8 @@ async def read_log(
             said_at = time.monotonic()
 
 
-async def _next_chunk(log: LogReader, cursor: Cursor, piece: Piece, buffer: bytearray) -> Chunk:
+async def _next_chunk(log: LogReader, cursor: Cursor, piece: Piece, turns: Turns) -> Chunk:
+    buffer = memoryview(turns.buffer)[: min(turns.piece_bytes, piece.end - piece.start)]
     data = await _read(log.output, piece, buffer)
     cursor.advance(len(data))
     return Chunk(piece.start, piece.stream, piece.time_us, data)
@@ -90,12 +91,11 @@ async def _wait(wake: asyncio.Event, said_at: float, heartbeat_s: float | None) 
     return True
 
 
-async def _read(output: int, piece: Piece, buffer: bytearray) -> bytes:
-    """The bytes of a piece, or the first of them: never none.  Waits for a disk in a thread."""
-    most = piece.end - piece.start
-    data = _read_cached(output, memoryview(buffer)[:most], piece.start)
+async def _read(output: int, piece: Piece, buffer: memoryview) -> bytes:
+    """The first bytes of a piece, at most what fits: never none.  Waits for a disk in a thread."""
+    data = _read_cached(output, buffer, piece.start)
     if data is None:
-        data = await asyncio.to_thread(os.pread, output, most, piece.start)
+        data = await asyncio.to_thread(os.pread, output, len(buffer), piece.start)
     if not data:
         why = f"its log ends at byte {piece.start}, and its index knows {piece.end}"
         raise DataLossError("read the output of a job", why)

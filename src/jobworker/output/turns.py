@@ -8,7 +8,8 @@ readers take turns.
 
 A reader takes its turn before it reads, so those who wait hold nothing.  One whose client is slow
 keeps nobody waiting: its turn is over soon, and from then on it goes beside the others, without
-turns, until it is quick again.
+turns, until it is quick again.  It does hold its piece, twice (gRPC has its own copy), so where
+many are slow at the same time pieces are small.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from jobworker.output.cursor import CHUNK_BYTES
 _TURNS: Final = 3
 #: Several times what a piece takes on the way to a client that reads.
 _TURN_S: Final = 0.02
+
+
+#: With so many whose clients do not take what they are given, 70 MiB are held.
+_SLOW_AT_EASE: Final = 128
+_CHUNK_BYTES_OF_MANY: Final = 64 * 1024
 
 
 class Turn:
@@ -62,9 +68,11 @@ class Reader:
         if not self._is_slow:
             self._turn = await self._turns.take()
         self._began_at = self._turns.now()
+        self._turns.busy += 1
 
     def end(self) -> None:
         """The piece has been handed on."""
+        self._turns.busy -= 1
         self._is_slow = self._turns.now() - self._began_at >= self._turns.longest_s
         turn, self._turn = self._turn, None
         if turn is not None:
@@ -79,12 +87,19 @@ class Turns:
         self.buffer = bytearray(CHUNK_BYTES)
         """To read into, for whoever copies it out before anybody else on this loop runs.  One that
         is new for each piece would be cleared each time."""
+        self.busy = 0
+        """Readers whose piece is on its way, slow ones among them."""
         self._free = count
         self._taken: deque[Turn] = deque()
         """In the order of beginning; those that are over are taken out when they come first."""
         self._waiting: deque[asyncio.Future[Turn]] = deque()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def piece_bytes(self) -> int:
+        """What to read at most at one go."""
+        return CHUNK_BYTES if self.busy <= _SLOW_AT_EASE else _CHUNK_BYTES_OF_MANY
 
     def now(self) -> float:
         """Seconds on the loop's clock."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import sys
 import time
 
 import pytest
@@ -297,3 +298,17 @@ async def test_a_follow_can_be_cancelled_at_any_await(place: WorkerPlace) -> Non
                 async with asyncio.timeout(delay):
                     await collect(worker, job.id, tail_lines=90_000)
         assert len((await collect(worker, job.id, follow=False)).whole) > 0
+
+
+async def test_a_chunk_that_was_handed_on_is_kept_by_nobody(place: WorkerPlace) -> None:
+    """With a thousand readers that wait for their turn it would be a thousand chunks."""
+    async with place.open() as worker:
+        job = await worker.start(sh("head -c 1000000 /dev/zero"), owner=ALICE)
+        await worker.wait(job.id)
+        async with contextlib.aclosing(worker.follow(job.id)) as events:
+            for _ in range(3):
+                chunk = await anext(events)
+                assert isinstance(chunk, Chunk)
+                # The variable or the field, and the argument of the call.
+                holders = (sys.getrefcount(chunk), sys.getrefcount(chunk.data))
+                assert holders == (2, 2)

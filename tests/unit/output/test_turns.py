@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from jobworker.output.cursor import CHUNK_BYTES
 from jobworker.output.turns import Reader, Turn, Turns
 
 pytestmark = pytest.mark.anyio
@@ -113,3 +114,16 @@ async def test_a_consumer_that_never_waits_lets_others_run() -> None:
             reader.end()
         counting.cancel()
     assert rounds > 1
+
+
+async def test_where_many_are_slow_pieces_are_small() -> None:
+    turns = Turns(1, 0.0)  # every turn is too long
+    readers = [Reader(turns) for _ in range(500)]
+    assert turns.piece_bytes == CHUNK_BYTES
+    async with asyncio.timeout(60):
+        for reader in readers:
+            await reader.begin()
+    assert turns.piece_bytes < CHUNK_BYTES
+    for reader in readers:
+        reader.end()
+    assert turns.piece_bytes == CHUNK_BYTES
