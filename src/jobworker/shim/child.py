@@ -72,6 +72,7 @@ def settle_in() -> None:
     soft = _OPEN_FILES_SOFT if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_SOFT, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     os.umask(_UMASK)
+    set_oom_score(_OOM_SCORE)
     # Ignored signals stay ignored across exec, and Python ignores SIGPIPE and SIGXFSZ.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
@@ -91,7 +92,6 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
         step = "set up descriptors"
         _arrange_descriptors(ends)
         error_fd = _ERROR_FD
-        set_oom_score(_OOM_SCORE)
         step, path = "enter the working directory", order.cwd
         if order.cwd == order.scratch:
             # Before privileges are dropped: the way to it may be closed to the job's user.
