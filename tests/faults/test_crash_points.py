@@ -114,6 +114,8 @@ async def run_with(
             try:
                 job = await worker.start(writing.spec(witnesses), owner=ALICE, request_id=REQUEST)
             except JobWorkerError as error:
+                (failed,) = (await worker.list()).jobs
+                assert not (place.state_dir / "jobs" / "places" / failed.id).exists()
                 return error
             await worker.wait(job.id)
     return None

@@ -230,7 +230,7 @@ async def test_a_removal_is_done_or_not_begun(
     writing = Writing(name="w", lines=4, end=3)
     with witness_directory(place.state_dir) as witnesses:
         await run_killed(place, crash, writing, witnesses, "delete")
-        (job_id,) = [JobId(name) for name in _seen_ids(place)] or [JobId("")]
+        (job_id,) = [JobId(name) for name in place.job_directories()] or [JobId("")]
         async with place.open() as worker:
             jobs = (await worker.list()).jobs
             if crash.name == "delete":
@@ -240,7 +240,3 @@ async def test_a_removal_is_done_or_not_begun(
             with pytest.raises(JobNotFoundError):
                 await worker.get(job_id)
         await check_nothing_left(place, writing.name, witnesses, cgroup_name)
-
-
-def _seen_ids(place: WorkerPlace) -> list[str]:
-    return [folder.name for folder in (place.state_dir / "jobs").iterdir()]

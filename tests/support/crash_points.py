@@ -88,6 +88,6 @@ async def check_nothing_left(
     assert len(runs) <= 1
     assert not any(is_writing(pid, witnesses) for pid in runs)
     assert not job_cgroups(cgroup_name)
-    assert not list((place.state_dir / "places").iterdir())
+    assert not list((place.state_dir / "jobs" / "places").iterdir())
     assert not list((place.state_dir / "scratch").iterdir())
     return runs

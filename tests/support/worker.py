@@ -75,6 +75,10 @@ class WorkerPlace:
                 if stop_jobs:
                     await worker.stop_all(stopped_by=UserName("the.test"), grace_s=0)
 
+    def job_directories(self) -> set[str]:
+        """Ids of all that are there, whatever the journal knows."""
+        return {path.name for path in (self.state_dir / "jobs").iterdir()} - {"places"}
+
     def job_directory(self, job_id: JobId) -> Path:
         return self.state_dir / "jobs" / job_id
 

@@ -5,9 +5,9 @@
     state/                0711, ours           daemon.lock, starting.lock, boot, launcher.log
     ├── journal.sqlite    0600
     ├── jobs/             0700                 nobody else may even pass
-    │   └── <id>/         0700                 spec.json, output, index, exit.json, …
-    ├── places/           0700
-    │   └── <id>/         0700                 made ahead; moved to jobs/ when the job starts
+    │   ├── <id>/         0700                 spec.json, output, index, exit.json, …
+    │   └── places/       0700
+    │       └── <id>/     0700                 made ahead; moved to jobs/ when the job starts
     └── scratch/          0711                 or elsewhere, see below
         └── <id>/         0700, the job's user: working directory and HOME of the job
 
@@ -51,7 +51,8 @@ class StateDirectory:
         """
         self.path = path.absolute()
         self.jobs = self.path / "jobs"
-        self.places = self.path / "places"
+        # On the file system of the jobs, whatever is mounted there: see ``place``.
+        self.places = self.jobs / "places"
         self.scratch = self._place_scratch() if scratch is None else scratch.absolute()
         self.journal_file = self.path / "journal.sqlite"
         self.starting_lock = self.path / "starting.lock"
@@ -90,7 +91,7 @@ class StateDirectory:
         return self.scratch / job_id
 
     def place(self, job_id: JobId) -> Path:
-        """What will be the job's directory, until it starts."""
+        """What will be the job's directory, until it starts and this is moved."""
         return self.places / job_id
 
     def make_place(self, job_id: JobId) -> PlaceDirectory:
@@ -107,10 +108,14 @@ class StateDirectory:
             records.make_draft(opened, records.SPEC)
         return PlaceDirectory(str(place), str(self.job(job_id)), str(scratch))
 
+    def remove_place(self, job_id: JobId) -> None:
+        """What of it is left; nobody is there."""
+        shutil.rmtree(self.place(job_id), ignore_errors=True)
+
     def clear_places(self) -> None:
-        """Remove those that are left of an earlier worker: nobody is there any more."""
+        """Remove those that are left of an earlier worker."""
         for place in self.places.iterdir():
-            shutil.rmtree(place, ignore_errors=True)
+            self.remove_place(JobId(place.name))
 
     def give_scratch(self, job_id: JobId, account: Account | None) -> None:
         """Let the job's user have it.  Raises OSError."""

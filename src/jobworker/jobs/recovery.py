@@ -151,6 +151,8 @@ def _read_directories(directories: StateDirectory) -> list[_Found]:
     """Every job as its ``spec.json`` tells it; the recovery that follows settles the endings."""
     found = []
     for folder in directories.jobs.iterdir():
+        if folder == directories.places:
+            continue
         try:
             with directories.open_job(JobId(folder.name)) as directory:
                 spec = records.read(directory, records.SPEC)

@@ -226,6 +226,8 @@ class Starter:
             live.failure = StartFailedError(why, job_id=job_id)
         else:
             live.failure = refusal_error(refusal, job_id)
+        # If they were killed before they took the order.
+        await asyncio.to_thread(self._registry.directories.remove_place, job_id)
         await self._endings.settle(live)
 
     async def _outcome_of(self, earlier: catalog.Entry, fingerprint: bytes) -> Job:

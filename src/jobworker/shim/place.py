@@ -13,6 +13,8 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from jobworker.shim.refusal import refused
+
 
 @dataclass(frozen=True, slots=True)
 class PlaceDirectory:
@@ -30,8 +32,11 @@ class PlaceDirectory:
         return os.open(self.ahead, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def become_job(self) -> None:
-        """An order has come.  Raises OSError."""
-        os.rename(self.ahead, self.job)  # noqa: PTH104 - as below
+        """An order has come.  Raises RefusedError."""
+        try:
+            os.rename(self.ahead, self.job)  # noqa: PTH104 - as below
+        except OSError as error:
+            raise refused("take the place's directory", error) from error
 
     def remove(self) -> None:
         """No order came; no-op if one did.  What can't be removed the next worker does."""

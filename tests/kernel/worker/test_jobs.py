@@ -158,7 +158,7 @@ async def _kept(place: WorkerPlace, worker: Worker, count: int) -> set[str]:
     async with asyncio.timeout(20):
         while True:
             jobs = (await worker.list(JobFilter(states=frozenset({JobState.ENDED})))).jobs
-            there = {path.name for path in (place.state_dir / "jobs").iterdir()}
+            there = place.job_directories()
             total = sum(job.output.kept_bytes for job in jobs)
             is_removed = there == {job.id for job in jobs}
             if len(jobs) <= count and is_removed and worker._registry.kept_bytes[ALICE] == total:
