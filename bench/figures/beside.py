@@ -1,14 +1,16 @@
-"""A unary call beside four full-speed streams, against the same call on an idle service."""
+"""A unary call beside full-speed streams, against the same call on an idle service."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from bench.measure import Result, alternate, compare
+from bench.measure import Result, Round, alternate, compare
 from bench.service import serving, write_output
 from bench.stage import Stage
 
-_STREAMS: Final = 4
+_COUNTS: Final = (4, 1000)
+_CONNECTIONS: Final = 4
 _PAUSE_S: Final = 0.002
 
 
@@ -17,7 +19,7 @@ async def run(stage: Stage) -> list[Result]:
     async with (
         serving(stage.directory / "service") as service,
         service.clients() as caller,
-        service.clients(connections=_STREAMS) as streams,
+        service.clients(connections=_CONNECTIONS) as streams,
     ):
         async with service.client() as client:
             job = await write_output(client, 512 << 20)
@@ -28,18 +30,22 @@ async def run(stage: Stage) -> list[Result]:
             )
             return samples
 
-        async def beside() -> list[float]:
-            await streams.ask(do="follow", job=job, count=_STREAMS)
-            samples = await idle()
-            await streams.ask(do="stop")
-            return samples
+        def beside(count: int) -> Round:
+            async def measure() -> Sequence[float]:
+                await streams.ask(do="follow", job=job, count=count)
+                samples = await idle()
+                await streams.ask(do="stop")
+                return samples
 
-        taken = await alternate(stage.rounds, {"beside": beside, "idle": idle})
+            return measure
+
+        contenders: dict[str, Round] = {str(count): beside(count) for count in _COUNTS}
+        taken = await alternate(stage.rounds, contenders | {"idle": idle})
     return [
         compare(
             "beside",
-            f"a unary call beside {_STREAMS} full-speed streams, {name}",
-            taken["beside"],
+            f"a unary call beside {count} full-speed streams, {name}",
+            taken[str(count)],
             taken["idle"],
             peer=f"the same, idle, {name}",
             unit="ms",
@@ -47,5 +53,6 @@ async def run(stage: Stage) -> list[Result]:
             target=10.0,
             share=share,
         )
+        for count in _COUNTS
         for share, name in ((0.5, "p50"), (0.99, "p99"))
     ]

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
-from bench.measure import Result, Round, alternate, compare
+from bench.measure import Result, Round, Samples, alternate, compare
 from bench.processes import Helper, cores, memory_kib
 from bench.service import Service, serving, write_output
 from bench.stage import Stage
@@ -44,7 +44,8 @@ async def run(stage: Stage) -> list[Result]:
             return measure
 
         taken = await alternate(stage.rounds, {str(count): turn(count) for count in (1, *counts)})
-    results = []
+    stopped = await _beside_stopped(stage, counts[-1])
+    results = [_memory(counts[-1], "stopped followers", [[stopped]])]
     for count in counts:
         results.append(
             compare(
@@ -59,22 +60,37 @@ async def run(stage: Stage) -> list[Result]:
                 at_most=False,
             )
         )
-        allowed = (_BASE_MIB + _EACH_MIB * count) * 1024
         # Of the first turns, which go upwards: what malloc was given once it hardly gives back.
-        peaks = memory[count][:1]
-        results.append(
-            compare(
-                "followers",
-                f"memory of the daemon with {count} full-speed followers",
-                peaks,
-                [[allowed] for _ in peaks],
-                peer=f"{_BASE_MIB:.0f} MB + {_EACH_MIB} MB a follower",
-                unit="MiB",
-                scale=1 / 1024,
-                target=1.0,
-            )
-        )
+        results.append(_memory(count, "full-speed followers", memory[count][:1]))
     return results
+
+
+def _memory(count: int, what: str, peaks: Samples) -> Result:
+    """peaks: KiB."""
+    allowed = (_BASE_MIB + _EACH_MIB * count) * 1024
+    return compare(
+        "followers",
+        f"memory of the daemon with {count} {what}",
+        peaks,
+        [[allowed] for _ in peaks],
+        peer=f"{_BASE_MIB:.0f} MB + {_EACH_MIB} MB a follower",
+        unit="MiB",
+        scale=1 / 1024,
+        target=1.0,
+    )
+
+
+async def _beside_stopped(stage: Stage, count: int) -> float:
+    """The daemon's memory in KiB once so many clients have opened a stream and read nothing."""
+    async with (
+        serving(stage.directory / "stopped") as service,
+        service.clients(connections=_CONNECTIONS) as clients,
+        service.client() as client,
+    ):
+        job = await write_output(client, 256 << 20)
+        await clients.ask(do="stall", job=job, count=count)
+        await asyncio.sleep(2 * _WINDOW_S)  # noqa: TID251 -- until every stream is full
+        return memory_kib(service.pid, "Rss")
 
 
 async def _follow(

@@ -3,7 +3,8 @@
 Requests: ``connect`` (server, ca, cert, key, connections); ``ping`` (times, pause_s, what) gives
 seconds of each call; ``read`` (job) gives the seconds that the whole output took; ``follow`` (jobs,
 count) reads in ``count`` streams over and over until ``stop``, which gives bytes and seconds;
-``lines`` (job) gives the delays of stamped lines.
+``stall`` (job, count) opens streams and never reads; ``lines`` (job) gives the delays of stamped
+lines.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Clients:
         self._channels: list[grpc.aio.Channel] = []
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._stalled: list[Any] = []
         self._bytes = 0
         self._started = 0
         self._since = 0.0
@@ -137,6 +139,17 @@ class Clients:
                 os._exit(1)
             finally:
                 call.cancel()
+
+    async def stall(self, request: dict[str, Any]) -> object:
+        """Open until this process ends."""
+        wanted = pb.StreamOutputRequest(job_id=request["job"], follow=True)
+        for number in range(request["count"]):
+            channel = self._channels[number % len(self._channels)]
+            stream: Any = channel.unary_stream(
+                _STREAM, request_serializer=pb.StreamOutputRequest.SerializeToString
+            )
+            self._stalled.append(stream(wanted))
+        return "opened"
 
     async def begin(self, _request: dict[str, Any]) -> object:
         """Count from here on."""
