@@ -25,8 +25,6 @@ from jobworker.output.cursor import CHUNK_BYTES
 _TURNS: Final = 3
 #: Several times what a piece takes on the way to a client that reads.
 _TURN_S: Final = 0.02
-
-
 #: With so many whose clients do not take what they are given, 70 MiB are held.
 _SLOW_AT_EASE: Final = 128
 _CHUNK_BYTES_OF_MANY: Final = 64 * 1024
