@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import json
 import random
+from typing import Any
 
 import psutil
 import pytest
 
 from jobworker.model import EndReason, JobState, Stream
+from jobworker.shim.launcher import Launcher, Place
+from jobworker.worker import Worker
 from support.faults import (
     Writing,
     is_alive,
@@ -145,25 +148,63 @@ async def test_a_pid_that_another_process_has_now_is_not_taken_for_the_shim(
         await stranger.wait()
 
 
+@pytest.mark.parametrize("victim", ["jobworker-spare", "jobworker-start"])
 async def test_a_place_that_dies_before_its_order_costs_nothing(
-    place: WorkerPlace, cgroup_name: str
+    place: WorkerPlace, cgroup_name: str, victim: str
 ) -> None:
     async with place.open() as worker:
-        for victim in (0, 1):
-            pids = [await _pid_of_ours(name) for name in ("jobworker-spare", "jobworker-start")]
-            kill(pids[victim])
-            # The one does not outlive the other.
-            for pid in pids:
-                await wait_dead(pid)
-            job, output = await run(worker, sh("echo there; exit 3"))
-            assert output.stdout == b"there\n"
-            assert job.ending is not None
-            assert job.ending.exit_code == 3
+        await _kill_place(victim)
+        await _check_start(worker)
     assert not job_cgroups(cgroup_name)
 
 
+@pytest.mark.parametrize("victim", ["jobworker-spare", "jobworker-start"])
+async def test_a_place_that_dies_as_it_is_ordered_costs_nothing(
+    place: WorkerPlace, cgroup_name: str, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    order, victims = Launcher.order, [victim]
+
+    async def order_of_the_dead(launcher: Launcher, its_place: Place) -> dict[str, Any] | None:
+        while victims:
+            await _kill_place(victims.pop())
+        return await order(launcher, its_place)
+
+    monkeypatch.setattr(Launcher, "order", order_of_the_dead)
+    async with place.open() as worker:
+        await _check_start(worker)
+    assert not victims
+    assert not job_cgroups(cgroup_name)
+
+
+async def test_a_launcher_that_dies_before_an_order_costs_nothing(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    async with place.open() as worker:
+        await _kill_place("jobworker-start")
+        pid = await _pid_of_ours("jobworker-launc")
+        kill(pid)
+        await wait_dead(pid)
+        await _check_start(worker)
+    assert not job_cgroups(cgroup_name)
+
+
+async def _kill_place(victim: str) -> None:
+    """Of the two processes that wait in it the one does not outlive the other."""
+    pids = {name: await _pid_of_ours(name) for name in ("jobworker-spare", "jobworker-start")}
+    kill(pids[victim])
+    for pid in pids.values():
+        await wait_dead(pid)
+
+
+async def _check_start(worker: Worker) -> None:
+    job, output = await run(worker, sh("echo there; exit 3"))
+    assert output.stdout == b"there\n"
+    assert job.ending is not None
+    assert job.ending.exit_code == 3
+
+
 async def _pid_of_ours(name: str) -> int:
-    """Once there is a process of this name below the launcher of this process's worker."""
+    """Once there is a process of this name: our worker's launcher, or one below it."""
     async with asyncio.timeout(10):
         while (pid := await asyncio.to_thread(_find_ours, name)) is None:  # noqa: ASYNC110 - see below
             await asyncio.sleep(0.01)  # noqa: TID251 - nothing announces a process
@@ -173,7 +214,7 @@ async def _pid_of_ours(name: str) -> int:
 def _find_ours(name: str) -> int | None:
     with contextlib.suppress(psutil.NoSuchProcess):
         for launcher in psutil.Process().children():
-            below = launcher.children(recursive=True)
             if launcher.name() == "jobworker-launc":
-                return next((int(child.pid) for child in below if child.name() == name), None)
+                processes = [launcher, *launcher.children(recursive=True)]
+                return next((int(one.pid) for one in processes if one.name() == name), None)
     return None

@@ -7,6 +7,7 @@ that no journal knows.  What was begun goes on when the caller goes away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import hashlib
@@ -34,7 +35,7 @@ from jobworker.jobs.planning import Plan, Planner
 from jobworker.jobs.registry import Registry
 from jobworker.kernel.process import ProcessName
 from jobworker.model.ending import EndReason
-from jobworker.model.ids import RequestId, UserName
+from jobworker.model.ids import JobId, RequestId, UserName
 from jobworker.model.job import Job
 from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import JobSpec
@@ -143,13 +144,34 @@ class Starter:
         is_in_a_row = self._is_in_a_row()
         if is_in_a_row:
             self._prepare_next()
-        answer = await self._launcher.order(plan.place)
+        answer = await self._order(plan)
         if answer is None or "started" not in answer:
             await self._fail(live, answer)
         else:
             await self._take_up(live, plan.order, answer)
         if not is_in_a_row:
             self._prepare_next()
+
+    async def _order(self, plan: Plan) -> dict[str, Any] | None:
+        """What is said to the order, if anything; see ``Launcher.order``.
+
+        A place whose processes were all killed before one took the order, as by the kernel for
+        want of memory, is made once more: nothing has begun there.
+        """
+        answer = await self._launcher.order(plan.place)
+        if answer is not None or await asyncio.to_thread(self._is_taken, plan.job.id):
+            return answer
+        try:
+            place = await self._launcher.make_again(plan.place)
+        except (OSError, UnavailableError):
+            return None
+        with contextlib.closing(place):
+            failure = await asyncio.to_thread(self._write_order, plan)
+            return None if failure is not None else await self._launcher.order(place)
+
+    def _is_taken(self, job_id: JobId) -> bool:
+        """Did a starting process take the order?  Nobody is left who still might."""
+        return self._registry.directories.job(job_id).exists()
 
     def _is_in_a_row(self) -> bool:
         """Was there an order just before this one, so that the next one may come at once?
@@ -226,7 +248,7 @@ class Starter:
             live.failure = StartFailedError(why, job_id=job_id)
         else:
             live.failure = refusal_error(refusal, job_id)
-        # If they were killed before they took the order.
+        # If all were killed before one took the order.
         await asyncio.to_thread(self._registry.directories.remove_place, job_id)
         await self._endings.settle(live)
 

@@ -143,12 +143,16 @@ class Launcher:
         spare, self._spare = self._spare, None
         if spare is None:
             return await self._make_place(new_job_id())
-        if spare.is_waiting():
-            return spare
-        spare.close()
-        # All who stood there are dead.  A shim that was killed has left its cgroup, which is so
-        # made use of.
-        return await self._make_place(spare.job_id)
+        return spare if spare.is_waiting() else await self.make_again(spare)
+
+    async def make_again(self, place: Place) -> Place:
+        """A new one of the same id, for one in which all are dead that stood there.  Takes place.
+
+        Raises as ``take``.
+        """
+        place.close()
+        # A shim that was killed has left its cgroup, which is so made use of.
+        return await self._make_place(place.job_id)
 
     def give_back(self, place: Place) -> None:
         """A place that was not used, nor its id recorded: the next job's."""
@@ -169,8 +173,8 @@ class Launcher:
 
         From here on the directory is the job's.  Takes place.
 
-        None: the shim died before it answered; the records tell how far it came.  Cancelling stops
-        the waiting, not the start.
+        None: all who could answer died before they did, and none of them will take the order any
+        more; the records tell how far they came.  Cancelling stops the waiting, not the start.
         """
         with contextlib.closing(place):
             # Who died since has taken nothing of this order: there is no answer.

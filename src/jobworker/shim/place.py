@@ -1,8 +1,8 @@
-"""A place's directory, as its shim and the process that starts the command know it.
+"""A place for one job, as its shim and the process that starts the command know it.
 
-Made by the worker ahead of a job, beside the jobs' directories; moved to where the job's is to be
-when an order comes.  So what a start needs in it is there before anybody waits, and no directory is
-a job's that has no row in the journal.
+Its directory is made by the worker ahead of a job, beside the jobs' directories, and moved to where
+the job's is to be when an order comes.  So what a start needs in it is there before anybody waits,
+and no directory is a job's that has no row in the journal.
 
 Source: rename(2).
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from dataclasses import dataclass
 
+from jobworker.cgroup.interface import JobCgroup
 from jobworker.shim.refusal import refused
 
 
@@ -49,3 +51,19 @@ class PlaceDirectory:
                 os.close(directory)
             os.rmdir(self.ahead)  # noqa: PTH106 - as above
             os.rmdir(self.scratch)  # noqa: PTH106
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShimPlace:
+    """What a shim gets from the launcher.  The descriptors are its own."""
+
+    cgroup: JobCgroup
+    members: int | None
+    """Where the command is to be born, if it can be."""
+    directory: PlaceDirectory
+    line: socket.socket
+    """To the worker, which orders and is answered over it."""
+    settled: int
+    """A lock that tells a later worker that a start is not settled yet."""
+    ready: int
+    """A pipe that is closed once an order can be taken."""

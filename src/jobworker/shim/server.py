@@ -21,11 +21,11 @@ import sys
 from typing import Final, NoReturn
 
 from jobworker.cgroup.choose import open_job
-from jobworker.cgroup.interface import CgroupPlan, JobCgroup
+from jobworker.cgroup.interface import CgroupPlan
 from jobworker.kernel import privileges
 from jobworker.kernel.process import read_boot_id, set_oom_score
 from jobworker.shim import shim
-from jobworker.shim.place import PlaceDirectory
+from jobworker.shim.place import PlaceDirectory, ShimPlace
 from jobworker.shim.refusal import refused
 from jobworker.shim.start import warm_up
 from jobworker.shim.supervise import WAKE_SIGNAL
@@ -68,7 +68,7 @@ def _receive(
     wishes: socket.socket,
 ) -> tuple[CgroupPlan, PlaceDirectory, socket.socket] | None:
     """Where the next job's cgroup is to be and where its directory is, and the line to its worker;
-    None when that has closed.
+    None when the worker has closed its end.
     """
     message, fds, _, _ = socket.recv_fds(wishes, PLAN_BYTES_MAX, 1)
     if not message:
@@ -98,11 +98,19 @@ def _make_place(
             return
         # One after the other is got ready: together they would only be in each other's way.
         until_ready, ready = os.pipe2(os.O_CLOEXEC)
+        place = ShimPlace(
+            cgroup=cgroup,
+            members=members,
+            directory=directory,
+            line=line,
+            settled=settled,
+            ready=ready,
+        )
         try:
             if os.fork() == 0:
                 wishes.close()
                 os.close(until_ready)
-                _be_shim(cgroup, members, directory, line, settled, ready)
+                _be_shim(place)
         except OSError as error:
             directory.remove()
             shim.answer_worker(line, {"failed": refused("fork", error).answer})
@@ -110,21 +118,14 @@ def _make_place(
             if members is not None:
                 os.close(members)
             os.close(ready)
-        os.read(until_ready, 1)
-        os.close(until_ready)
+    os.read(until_ready, 1)
+    os.close(until_ready)
 
 
-def _be_shim(
-    cgroup: JobCgroup,
-    members: int | None,
-    directory: PlaceDirectory,
-    line: socket.socket,
-    settled: int,
-    ready: int,
-) -> NoReturn:
+def _be_shim(place: ShimPlace) -> NoReturn:
     try:
         os.setsid()
-        shim.run(cgroup, members, directory, line, settled, ready)
+        shim.run(place)
     except BaseException:  # noqa: BLE001 - told by the shim itself; whatever it is ends here
         os._exit(1)
     os._exit(0)

@@ -19,7 +19,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from jobworker.cgroup.interface import JobCgroup, Mode
+from jobworker.cgroup.interface import Mode
 from jobworker.kernel import clone, privileges
 from jobworker.model.ending import Ending, EndReason
 from jobworker.output.log import Board, LogWriter
@@ -30,7 +30,7 @@ from jobworker.shim.descendants import open_job_without_cgroup
 from jobworker.shim.ending import describe_ending
 from jobworker.shim.handoff import Handoff, Refusal, receive_handoff, send_refusal
 from jobworker.shim.order import read_order
-from jobworker.shim.place import PlaceDirectory
+from jobworker.shim.place import ShimPlace
 from jobworker.shim.refusal import RefusedError, refused_by
 from jobworker.shim.start import prepare, start, warm_up
 from jobworker.shim.supervise import Supervisor, Wakeup
@@ -41,21 +41,10 @@ ORDER: Final = b"\1"
 FAULT_FILE: Final = "shim.fault"
 
 
-def run(
-    cgroup: JobCgroup,
-    members: int | None,
-    place: PlaceDirectory,
-    line: socket.socket,
-    settled: int,
-    ready: int,
-) -> None:
+def run(place: ShimPlace) -> None:
     """Wait for an order, carry it out; returns when the job has ended and is recorded.
 
     Also returns, and removes cgroup and directory, when no order comes any more.
-
-    members: where the command is to be born, if it can be.  line: to the worker, which orders and
-    is answered over it.  settled: a lock that tells a later worker that a start is not settled yet.
-    ready: a pipe that is closed once an order can be taken.  The descriptors are taken.
     """
     privileges.set_process_name("jobworker-spare")
     privileges.become_subreaper()
@@ -63,17 +52,17 @@ def run(
     wakeup = Wakeup()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shim_pid = os.getpid()
-    pid = os.fork() if members is None else clone.fork_into(members)
+    pid = os.fork() if place.members is None else clone.fork_into(place.members)
     if pid == 0:
         ours.close()
-        _start_one(cgroup, place, line, theirs, shim_pid, ready)
+        _start_one(place, theirs, shim_pid)
     theirs.close()
-    os.close(ready)
-    if members is not None:
-        os.close(members)
+    os.close(place.ready)
+    if place.members is not None:
+        os.close(place.members)
     with ours:
         handed, fds = receive_handoff(ours)
-    shim = _Shim(cgroup, place, line, settled, starting_pid=pid)
+    shim = _Shim(place, starting_pid=pid)
     if isinstance(handed, Handoff):
         shim.take_over(handed, fds, wakeup)
     elif isinstance(handed, Refusal):
@@ -82,14 +71,7 @@ def run(
         shim.withdraw()
 
 
-def _start_one(
-    cgroup: JobCgroup,
-    place: PlaceDirectory,
-    line: socket.socket,
-    to_shim: socket.socket,
-    shim_pid: int,
-    ready: int,
-) -> NoReturn:
+def _start_one(place: ShimPlace, to_shim: socket.socket, shim_pid: int) -> NoReturn:
     """In the process that becomes the command, or with an init ends with the start."""
     # Without its shim the command would have nobody: PID 1 would be its parent.
     privileges.set_process_name("jobworker-start")
@@ -100,14 +82,14 @@ def _start_one(
     signal.set_wakeup_fd(-1)
     settle_in()
     warm_up()
-    directory = place.open()
+    directory = place.directory.open()
     try:
-        prepared = prepare(directory, cgroup, shim_pid)
-        os.close(ready)
-        if line.recv(len(ORDER)):
-            # Its end is seen by the worker when the shim has closed it too.
-            line.close()
-            place.become_job()
+        prepared = prepare(directory, place.cgroup, shim_pid)
+        os.close(place.ready)
+        if place.line.recv(len(ORDER)):
+            place.directory.become_job()
+            # Not sooner: when the worker sees the line's end, nobody moves the directory any more.
+            place.line.close()
             start(prepared, to_shim)
     except RefusedError as refusal:
         send_refusal(to_shim, refusal.answer, directory)
@@ -120,19 +102,9 @@ def _start_one(
 class _Shim:
     """What a shim has from its beginning, and does with what its child hands over."""
 
-    def __init__(
-        self,
-        cgroup: JobCgroup,
-        place: PlaceDirectory,
-        line: socket.socket,
-        settled: int,
-        *,
-        starting_pid: int,
-    ) -> None:
-        self._cgroup = cgroup
+    def __init__(self, place: ShimPlace, *, starting_pid: int) -> None:
         self._place = place
-        self._line = line
-        self._settled = settled
+        self._cgroup = place.cgroup
         self._starting_pid = starting_pid
 
     def withdraw(self) -> None:
@@ -143,7 +115,7 @@ class _Shim:
                 os.wait()
         with contextlib.suppress(OSError):
             self._cgroup.remove()
-        self._place.remove()
+        self._place.directory.remove()
 
     def refuse(self, directory: int, answer: Mapping[str, Any]) -> None:
         """Nothing of the command ran; the child has ended, or will at once."""
@@ -155,8 +127,8 @@ class _Shim:
             records.write_ending(directory, ending, refusal=answer)
         self._cgroup.remove()
         records.forget_drafts(directory)
-        self._place.remove()
-        answer_worker(self._line, {"failed": answer})
+        self._place.directory.remove()
+        answer_worker(self._place.line, {"failed": answer})
 
     def take_over(self, handoff: Handoff, fds: list[int], wakeup: Wakeup) -> None:
         """Answer the worker once the command is executed; from then on the job has no other."""
@@ -177,9 +149,9 @@ class _Shim:
                 self.refuse(directory, refused_by(failure, program).answer)
                 return
             records.publish(directory, records.STARTED)
-            _send(self._line, handoff.answer)
-            self._line.close()
-            os.close(self._settled)
+            _send(self._place.line, handoff.answer)
+            self._place.line.close()
+            os.close(self._place.settled)
             self._supervise(directory, supervisor, pump)
         except BaseException:
             leave_fault(directory)
