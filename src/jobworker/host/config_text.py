@@ -43,7 +43,8 @@ crl = "pki/ca.crl"
 cert = "pki/server.pem"
 key = "pki/server.key"
 
-# What a job of a standard user may use.  Standard users cannot change it.
+# What a job of a standard user may use.  A job may ask for less time and output than
+# this, but not for more; only admins can ask for other limits.
 [policy.user]
 # CPUs, fractions allowed.
 cpu = 0.5
@@ -73,7 +74,8 @@ max_running_jobs = 50
 # Kept output of all jobs of one user; beyond it no new job of theirs is started.
 max_kept = "10G"
 
-# What a job of an admin may use where the admin says nothing else.
+# What a job of an admin may use where the admin says nothing else; for time and
+# output it is also the most that the admin can ask for.
 [policy.admin]
 cpu = "none"
 memory = "none"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from jobworker.cgroup.interface import Hierarchy
 from jobworker.errors import (
@@ -29,6 +29,8 @@ from jobworker.model.spec import Isolation, JobSpec
 from jobworker.model.state import JobState
 from jobworker.shim.launcher import Place
 from jobworker.shim.order import Account, Order
+
+_Amount = TypeVar("_Amount", int, float)
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -148,20 +150,22 @@ class Planner:
             limits=job.limits,
             devices=devices,
             require_limits=self._is_strict,
-            timeout_s=policy.timeout_s if spec.timeout_s is None else spec.timeout_s,
+            timeout_s=_at_most("timeout", spec.timeout_s, policy.timeout_s, "s"),
             grace_s=self._settings.default_grace_s,
-            max_output_bytes=_output_bound(spec, policy),
+            max_output_bytes=_at_most(
+                "max_output_bytes", spec.max_output_bytes, policy.max_output_bytes, "bytes"
+            ),
             on_output_limit=spec.on_output_limit or policy.on_output_limit,
             isolation=job.isolation,
         )
 
 
-def _output_bound(spec: JobSpec, policy: JobPolicy) -> int | None:
-    most, wanted = policy.max_output_bytes, spec.max_output_bytes
+def _at_most(field: str, wanted: _Amount | None, most: _Amount | None, unit: str) -> _Amount | None:
+    """What the spec asks for, or else all that the policy allows; None is without a bound."""
     if wanted is None:
         return most
     if most is not None and wanted > most:
-        raise InvalidArgumentError("max_output_bytes", wanted, f"the policy allows {most}")
+        raise InvalidArgumentError(field, wanted, f"the policy allows {most:.15g} {unit}")
     return wanted
 
 

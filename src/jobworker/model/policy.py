@@ -15,7 +15,7 @@ class JobPolicy:
     limits: Limits = field(default_factory=Limits)
     """In force where the spec says nothing."""
     timeout_s: float | None = None
-    """In force where the spec says nothing; ``None`` is for ever."""
+    """The default, and the most that a spec may ask for; ``None`` is for ever."""
     max_output_bytes: int | None = None
     """Kept output of one job: the default, and the most that a spec may ask for."""
     on_output_limit: OnOutputLimit = OnOutputLimit.STOP

@@ -177,10 +177,17 @@ async def test_an_owner_keeps_so_much_output(place: WorkerPlace) -> None:
             await worker.start(sh("true"), owner=ALICE, policy=policy)
         await worker.delete(job.id)
         await worker.start(sh("true"), owner=ALICE, policy=policy)
-        with pytest.raises(InvalidArgumentError, match="the policy allows 10"):
-            await worker.start(
-                sh("true", max_output_bytes=11), owner=ALICE, policy=JobPolicy(max_output_bytes=10)
-            )
+
+
+async def test_a_job_gets_no_more_than_the_policy_allows(place: WorkerPlace) -> None:
+    policy = JobPolicy(timeout_s=3600, max_output_bytes=10 << 30)
+    async with place.open() as worker:
+        much = sh("true", max_output_bytes=(10 << 30) + 1)
+        with pytest.raises(InvalidArgumentError, match="timeout 3601: the policy allows 3600 s"):
+            await worker.start(sh("true", timeout_s=3601), owner=ALICE, policy=policy)
+        with pytest.raises(InvalidArgumentError, match="the policy allows 10737418240 bytes"):
+            await worker.start(much, owner=ALICE, policy=policy)
+        assert not (await worker.list()).jobs
 
 
 async def test_nothing_starts_on_a_full_disk(place: WorkerPlace) -> None:
