@@ -20,7 +20,7 @@ from jobworker.model import (
     OnOutputLimit,
 )
 from jobworker.worker import Worker
-from support.guards import in_guest
+from support.guards import in_guest, too_much_for_a_guest
 from support.worker import ALICE, BOB, WorkerPlace, collect, python, read_until, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
@@ -37,6 +37,7 @@ def _state_of(pid: str) -> str:
     return stat[stat.rindex(")") + 2]
 
 
+@too_much_for_a_guest("26 jobs, and nothing of it depends on the kind of cgroups")
 async def test_every_exit_code_is_told(place: WorkerPlace) -> None:
     async with place.open() as worker:
 
@@ -62,6 +63,7 @@ async def test_every_exit_code_is_told(place: WorkerPlace) -> None:
                 tasks.create_task(check(code))
 
 
+@too_much_for_a_guest("24 jobs, and nothing of it depends on the kind of cgroups")
 async def test_every_signal_that_kills_is_told(place: WorkerPlace) -> None:
     numbers = [
         signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT,
