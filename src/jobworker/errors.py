@@ -153,19 +153,32 @@ class StartFailedError(FailedPreconditionError):
     errno: of the step that failed, 0 where no system call did.
     path: the file that the step was about, "" where there is none.
     job_id: the job that records the attempt, "" where none was made.
+    at_program: it was the program itself that could not be executed, not a step before it, such as
+        entering the working directory.
     """
 
-    def __init__(self, why: str, *, errno: int = 0, path: str = "", job_id: str = "") -> None:
+    def __init__(
+        self,
+        why: str,
+        *,
+        errno: int = 0,
+        path: str = "",
+        job_id: str = "",
+        at_program: bool = False,
+    ) -> None:
         super().__init__("start the command", why)
         self.errno = errno
         self.path = path
         self.job_id = job_id
+        self.at_program = at_program
 
     @property
     def reason(self) -> str:
+        if not self.at_program:
+            return "START_FAILED"
         if self.errno in _NOT_FOUND_ERRNOS:
             return "COMMAND_NOT_FOUND"
-        return "COMMAND_NOT_EXECUTABLE" if self.errno else "START_FAILED"
+        return "COMMAND_NOT_EXECUTABLE"
 
     @property
     def details(self) -> dict[str, str]:

@@ -70,13 +70,18 @@ def _argument(details: Mapping[str, str], why: str) -> dict[str, Any]:
     return {"field": details.get("field", ""), "why": why}
 
 
-def _start_failed(details: Mapping[str, str], _why: str) -> dict[str, Any]:
+def _before_program(details: Mapping[str, str], _why: str) -> dict[str, Any]:
     number = getattr(errno, details.get("errno", ""), 0)
     return {
         "errno": number if isinstance(number, int) else 0,
         "path": details.get("path", ""),
         "job_id": details.get("job_id", ""),
+        "at_program": False,
     }
+
+
+def _at_program(details: Mapping[str, str], why: str) -> dict[str, Any]:
+    return {**_before_program(details, why), "at_program": True}
 
 
 def _named(name: str) -> _Attributes:
@@ -92,9 +97,9 @@ _BY_REASON: Final[Mapping[str, tuple[type[JobWorkerError], _Attributes]]] = {
     "PERMISSION_DENIED": (PermissionDeniedError, _named("action")),
     "UNAUTHENTICATED": (UnauthenticatedError, _no_attributes),
     "FAILED_PRECONDITION": (FailedPreconditionError, _no_attributes),
-    "START_FAILED": (StartFailedError, _start_failed),
-    "COMMAND_NOT_FOUND": (StartFailedError, _start_failed),
-    "COMMAND_NOT_EXECUTABLE": (StartFailedError, _start_failed),
+    "START_FAILED": (StartFailedError, _before_program),
+    "COMMAND_NOT_FOUND": (StartFailedError, _at_program),
+    "COMMAND_NOT_EXECUTABLE": (StartFailedError, _at_program),
     "REQUEST_ID_REUSED": (RequestReusedError, _no_attributes),
     "LIMIT_UNENFORCEABLE": (UnenforceableLimitError, _named("resource")),
     "RESOURCE_EXHAUSTED": (ResourceExhaustedError, _no_attributes),

@@ -29,14 +29,15 @@ exit codes:
   run and wait exit as the job did (wait: as the last job that it names):
     0-255   what the command exited with
     124     the job's time limit passed
-    126     the command cannot be executed
-    127     the command was not found
+    126     the command cannot be executed (wait: it was not started)
+    127     the command was not found (run only)
     128+n   signal n ended the job: 137 for want of memory, 143 after a stop
             (an ending that others brought about is never 0, whatever the
             command made of it)
   everywhere:
     0       done
-    125     jobctl or the service failed, or the ending of the job is lost
+    125     jobctl or the service failed, also at entering the working directory;
+            or the ending of the job is lost
     130     interrupted with Ctrl-C
     141     nobody reads the output any more
 """

@@ -287,7 +287,11 @@ def refusal_error(refusal: dict[str, Any], job_id: str) -> JobWorkerError:
     if refusal["errno"] in _SPACE_ERRNOS:
         return ResourceExhaustedError("start the command", refusal["why"])
     return StartFailedError(
-        refusal["why"], errno=refusal["errno"], path=refusal["path"], job_id=job_id
+        refusal["why"],
+        errno=refusal["errno"],
+        path=refusal["path"],
+        job_id=job_id,
+        at_program=refusal["at_program"],
     )
 
 

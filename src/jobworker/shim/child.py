@@ -24,7 +24,7 @@ from jobworker.kernel.descriptors import close_from
 from jobworker.kernel.process import set_oom_score
 from jobworker.shim.init import arrange_namespaces, be_init
 from jobworker.shim.order import Account, Order
-from jobworker.shim.refusal import Failure
+from jobworker.shim.refusal import EXECUTE, Failure
 
 #: The usual soft bound; programs that use select(2) count on it.  The hard one stays the host's.
 _OPEN_FILES_SOFT: Final = 1024
@@ -102,7 +102,7 @@ def execute(order: Order, ends: Ends, parent_pid: int) -> NoReturn:
         step, path = "enter the working directory", order.cwd
         if order.cwd != order.scratch:
             os.chdir(order.cwd)
-        step, path = "execute", order.argv[0]
+        step, path = EXECUTE, order.argv[0]
         _exec(order)
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) else path

@@ -73,9 +73,9 @@ async def test_what_can_not_be_executed_says_why(place: WorkerPlace) -> None:
             "COMMAND_NOT_EXECUTABLE",
             "Permission denied",
         ),
-        (JobSpec(argv=("true",), cwd="/no/such/place"), "COMMAND_NOT_FOUND", "'/no/such/place'"),
-        (JobSpec(argv=("true",), cwd=str(closed)), "COMMAND_NOT_EXECUTABLE", "working directory"),
-        (JobSpec(argv=("true",), cwd="/etc/passwd"), "COMMAND_NOT_EXECUTABLE", "Not a directory"),
+        (JobSpec(argv=("true",), cwd="/no/such/place"), "START_FAILED", "'/no/such/place'"),
+        (JobSpec(argv=("true",), cwd=str(closed)), "START_FAILED", "working directory"),
+        (JobSpec(argv=("true",), cwd="/etc/passwd"), "START_FAILED", "Not a directory"),
         (
             JobSpec(argv=("only-here",), env={"PATH": str(here / "nowhere")}),
             "COMMAND_NOT_FOUND",

@@ -51,8 +51,9 @@ def test_only_a_command_that_ended_well_by_itself_gives_zero(reason: EndReason) 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (StartFailedError("no such file", errno=2), 127),
-        (StartFailedError("permission denied", errno=13), 126),
+        (StartFailedError("no such file", errno=2, at_program=True), 127),
+        (StartFailedError("permission denied", errno=13, at_program=True), 126),
+        (StartFailedError("no such directory", errno=2), 125),
         (StartFailedError("no cgroup"), 125),
         (InvalidArgumentError("cpu", "x", "no"), 125),
         (JobNotFoundError("x"), 125),

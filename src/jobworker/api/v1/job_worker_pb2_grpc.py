@@ -93,7 +93,8 @@ class JobWorkerServicer:
         INVALID_ARGUMENT: a field is wrong; nothing was started.
         PERMISSION_DENIED: a standard user asked for limits of their own.
         FAILED_PRECONDITION: the command cannot be executed (reason COMMAND_NOT_FOUND or
-        COMMAND_NOT_EXECUTABLE, metadata errno, path and job_id), this host cannot keep a limit
+        COMMAND_NOT_EXECUTABLE; START_FAILED if a step before it failed, such as entering the working
+        directory; metadata errno, path and job_id), this host cannot keep a limit
         (LIMIT_UNENFORCEABLE), or request_id was used for something else (REQUEST_ID_REUSED).
         RESOURCE_EXHAUSTED: too many jobs of this user run, or there is no room to keep output.
         """
