@@ -14,7 +14,8 @@
     │   ├── RequestReusedError      one request_id, two different requests
     │   └── UnenforceableLimitError this host cannot keep a limit that was asked for
     ├── ResourceExhaustedError      a bound was reached; names it
-    ├── UnavailableError            try again: the service is away or going down
+    ├── UnavailableError            try again: the service cannot do it now
+    │   └── UnreachableError        nobody answered
     ├── DeadlineExceededError       the caller's time was up before the answer was there
     ├── DataLossError               stored or received bytes are not what they must be
     └── InternalError               a bug, or a host that does not behave
@@ -239,6 +240,10 @@ class UnavailableError(JobWorkerError):
 
     def __init__(self, action: str, why: str) -> None:
         super().__init__(f"cannot {action}: {why}")
+
+
+class UnreachableError(UnavailableError):
+    """Nobody answered: what was asked for may have been done or not."""
 
 
 class DeadlineExceededError(JobWorkerError):

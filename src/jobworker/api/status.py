@@ -44,6 +44,7 @@ from jobworker.errors import (
     UnauthenticatedError,
     UnavailableError,
     UnenforceableLimitError,
+    UnreachableError,
 )
 
 if TYPE_CHECKING:
@@ -164,8 +165,10 @@ def _rebuilt(
 
 def _from_transport(code: str, told: str) -> JobWorkerError:
     """For a status that gRPC made itself: the service was not reached, or never answered."""
-    message = f"cannot complete the call: {told} ({code})"
-    return _rebuilt("", _own_code(code), message, {}, told)
+    own_code = _own_code(code)
+    if own_code is ErrorCode.UNAVAILABLE:
+        return UnreachableError("complete the call", f"{told} ({code})")
+    return _rebuilt("", own_code, f"cannot complete the call: {told} ({code})", {}, told)
 
 
 def _own_code(code: str) -> ErrorCode:

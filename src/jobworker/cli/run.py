@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
+from dataclasses import dataclass
 from typing import Final, Self
 
 from jobworker.cli import console, exits
@@ -19,9 +21,10 @@ from jobworker.cli.render import one_line
 from jobworker.cli.session import is_json, open_client, refuse_json, show_json
 from jobworker.cli.values import request_id_of, spec_of
 from jobworker.client import Client
-from jobworker.errors import JobWorkerError
+from jobworker.errors import DeadlineExceededError, JobWorkerError, UnreachableError
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.ids import JobId, RequestId
+from jobworker.model.job import Job
 from jobworker.model.spec import JobSpec
 
 #: A terminal that is closed is a Ctrl-C that can say nothing more.
@@ -30,9 +33,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 async def start(options: argparse.Namespace) -> int:
     """Start a job and leave it alone."""
-    spec, request_id = spec_of(options), request_id_of(options)
+    request = _Request.of(options)
     async with open_client(options) as client:
-        job = await client.start(spec, request_id=request_id)
+        job = await request.start(client)
     if is_json(options):
         show_json(job_json(job))
     else:
@@ -45,11 +48,36 @@ async def run(options: argparse.Namespace) -> int:
     if options.detach:
         return await start(options)
     refuse_json(options)
-    spec, request_id = spec_of(options), request_id_of(options)
+    request = _Request.of(options)
     async with open_client(options) as client:
         # Before this point nothing was started, and a signal simply ends jobctl.
         with _Interrupts() as interrupts:
-            return await _Foreground(client, interrupts).run(spec, request_id)
+            return await _Foreground(client, interrupts).run(request)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is to be started, and the id by which the service knows it again."""
+
+    spec: JobSpec
+    request_id: RequestId
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Self:
+        """As the command line has it; the id is made if none is given."""
+        request_id = request_id_of(options) or RequestId(os.urandom(16).hex())
+        return cls(spec=spec_of(options), request_id=request_id)
+
+    async def start(self, client: Client) -> Job:
+        """Raises JobWorkerError; if nobody answered, after saying how to find the job."""
+        try:
+            return await client.start(self.spec, request_id=self.request_id)
+        except (UnreachableError, DeadlineExceededError):
+            console.talk(
+                "no answer to the start, so the job may run: the same command with "
+                f"--request-id {self.request_id} finds it, or starts it"
+            )
+            raise
 
 
 class _Interrupts:
@@ -88,32 +116,35 @@ class _Foreground:
         self._started = asyncio.Event()
         self._job_id: JobId | None = None
 
-    async def run(self, spec: JobSpec, request_id: RequestId | None) -> int:
+    async def run(self, request: _Request) -> int:
         """The exit code, once the job has ended or was left."""
         async with asyncio.TaskGroup() as tasks:
-            work = tasks.create_task(self._work(spec, request_id))
+            work = tasks.create_task(self._work(request))
             leave = tasks.create_task(self._interrupts.second.wait())
             stop = tasks.create_task(self._stop_when_interrupted())
             await asyncio.wait((work, leave), return_when=asyncio.FIRST_COMPLETED)
             for task in (work, leave, stop):
                 task.cancel()
         if work.cancelled():
-            return self._say_left()
+            self._say_left()
+            return self._interrupts.exit_code
         outcome = work.result()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    async def _work(
-        self, spec: JobSpec, request_id: RequestId | None
-    ) -> int | JobWorkerError | OutputError:
+    async def _work(self, request: _Request) -> int | JobWorkerError | OutputError:
         """Start and follow.  Failures are results: raised here, the group would wrap them up."""
         try:
-            job = await self._client.start(spec, request_id=request_id)
+            job = await request.start(self._client)
             self._job_id = job.id
             self._started.set()
             return await self._follow(job.id)
-        except (JobWorkerError, OutputError) as error:
+        except JobWorkerError as error:
+            if self._job_id is not None:
+                self._say_left()
+            return error
+        except OutputError as error:
             return error
 
     async def _follow(self, job_id: JobId) -> int:
@@ -142,12 +173,11 @@ class _Foreground:
         except JobWorkerError as error:
             console.talk(str(error))
 
-    def _say_left(self) -> int:
+    def _say_left(self) -> None:
         if self._job_id is None:
             console.talk("left while the job was being started; to find it: jobctl list")
         else:
             console.talk(f"left job {self._job_id} alone; to go on: jobctl logs -f {self._job_id}")
-        return self._interrupts.exit_code
 
 
 def _say_ending(job_id: JobId, ending: Ending) -> None:

@@ -23,7 +23,12 @@ from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.v1.job_worker_pb2_grpc import JobWorkerStub
 from jobworker.client.backoff import Backoff, Patience
 from jobworker.client.target import Target
-from jobworker.errors import JobWorkerError, UnavailableError
+from jobworker.errors import (
+    DeadlineExceededError,
+    JobWorkerError,
+    UnavailableError,
+    UnreachableError,
+)
 from jobworker.security.tls import channel_credentials
 
 logger = logging.getLogger(__name__)
@@ -101,7 +106,7 @@ class Connection:
     async def call(
         self, method: _Method, request: object, *, settled: type[JobWorkerError] | None = None
     ) -> Any:  # noqa: ANN401 -- see _Method
-        """The answer to one request, sent again for as long as the service is not reached.
+        """The answer to one request, sent again for as long as the service cannot give it.
 
         settled: the error by which a repetition learns that an earlier attempt got through; then
             there is no answer.
@@ -110,6 +115,9 @@ class Connection:
         while True:
             try:
                 return await _answer(method(request, timeout=self.patience.call_s))
+            except DeadlineExceededError as failure:
+                why = f"the service took it, and has not answered for {self.patience.call_s:g} s"
+                raise DeadlineExceededError("wait any longer", why) from failure
             except UnavailableError as failure:
                 await self.recover(backoff, failure)
             except JobWorkerError as error:
@@ -135,18 +143,23 @@ class Connection:
                 return await _answer(call.read())
         except TimeoutError:
             why = f"no sign of life from the service for {self.patience.silence_s:g} s"
-            raise UnavailableError("read on", why) from None
+            raise UnreachableError("read on", why) from None
 
     async def recover(self, backoff: Backoff, failure: UnavailableError) -> None:
         """Wait before another attempt; raises when waiting is over or would not help."""
+        if not isinstance(failure, UnreachableError):
+            if backoff.attempts == _DIAGNOSE_AFTER:
+                logger.warning("refused for now, trying again", extra={"reason": str(failure)})
+            await backoff.pause(failure)
+            return
         if backoff.attempts == _DIAGNOSE_AFTER:
             why, is_lasting = await asyncio.to_thread(_diagnose, self._target)
             if is_lasting:
-                raise UnavailableError(f"connect to {self._target.server}", why) from failure
+                raise UnreachableError(f"connect to {self._target.server}", why) from failure
             logger.warning("service unreachable, trying again", extra={"reason": why})
         try:
             await backoff.pause(failure)
-        except UnavailableError:
+        except UnreachableError:
             raise await asyncio.to_thread(_unreachable, self._target) from failure
 
 
@@ -165,10 +178,10 @@ def _read_files(target: Target) -> tuple[bytes, bytes, bytes]:
         raise _unreachable(target) from error
 
 
-def _unreachable(target: Target) -> UnavailableError:
+def _unreachable(target: Target) -> UnreachableError:
     """Why the service cannot be reached, as of now.  Blocks."""
     why, _ = _diagnose(target)
-    return UnavailableError(f"connect to {target.server}", why)
+    return UnreachableError(f"connect to {target.server}", why)
 
 
 def _diagnose(target: Target) -> tuple[str, bool]:

@@ -27,6 +27,7 @@ from jobworker.errors import (
     UnauthenticatedError,
     UnavailableError,
     UnenforceableLimitError,
+    UnreachableError,
 )
 from unit.api import strategies
 
@@ -37,8 +38,9 @@ EXAMPLES: list[JobWorkerError] = [
     PermissionDeniedError("start a job with limits of its own", "the role user may not"),
     UnauthenticatedError("it is revoked"),
     FailedPreconditionError("delete the job", "it still runs"),
-    StartFailedError("no such file", errno=errno.ENOENT, path="/bin/é", job_id="1" * 20),
-    StartFailedError("permission denied", errno=errno.EACCES, path="/x", job_id="1" * 20),
+    StartFailedError("gone", errno=errno.ENOENT, path="/bin/é", job_id="1" * 20, at_program=True),
+    StartFailedError("closed", errno=errno.EACCES, path="/x", job_id="1" * 20, at_program=True),
+    StartFailedError("no such directory", errno=errno.ENOENT, path="/x", job_id="1" * 20),
     StartFailedError("the shim did not answer"),
     RequestReusedError("again"),
     UnenforceableLimitError("io_read_bytes_per_s", "there is no block device"),
@@ -67,7 +69,8 @@ def test_an_error_comes_back_as_itself(error: JobWorkerError) -> None:
 
 def test_every_class_of_error_has_an_example_or_falls_back() -> None:
     known = {type(error) for error in EXAMPLES}
-    assert _leaves(JobWorkerError) - known == {StateConflictError}
+    # The one is never sent, the other stands for a service that did not answer.
+    assert _leaves(JobWorkerError) - known == {StateConflictError, UnreachableError}
     assert type(over_the_wire(StateConflictError("ENDED", "RUNNING"))) is FailedPreconditionError
 
 
@@ -104,9 +107,9 @@ def test_text_that_is_no_unicode_does_not_break_the_status() -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (grpc.StatusCode.UNAVAILABLE, UnavailableError),
+        (grpc.StatusCode.UNAVAILABLE, UnreachableError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
-        (grpc.StatusCode.CANCELLED, UnavailableError),
+        (grpc.StatusCode.CANCELLED, UnreachableError),
         (grpc.StatusCode.UNIMPLEMENTED, FailedPreconditionError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, ResourceExhaustedError),
         (grpc.StatusCode.UNKNOWN, InternalError),

@@ -14,10 +14,12 @@ import pytest
 from jobworker.client import Client, Patience, Target, connect
 from jobworker.errors import (
     DataLossError,
+    DeadlineExceededError,
     JobNotFoundError,
     PermissionDeniedError,
     StartFailedError,
     UnavailableError,
+    UnreachableError,
 )
 from jobworker.model import Chunk, EndOfOutput, JobSpec, JobState, Stream
 from jobworker.model.ids import JobId, RequestId
@@ -41,10 +43,12 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 
 @contextlib.asynccontextmanager
-async def connected(service: ScriptedService, installation: Installation) -> AsyncIterator[Client]:
+async def connected(
+    service: ScriptedService, installation: Installation, patience: Patience = PATIENCE
+) -> AsyncIterator[Client]:
     async with (
         serving(service, installation) as port,
-        connect(target_of(installation, port), patience=PATIENCE) as client,
+        connect(target_of(installation, port), patience=patience) as client,
     ):
         yield client
 
@@ -294,9 +298,10 @@ async def test_two_starts_have_two_request_ids_unless_the_caller_gives_one(insta
 
 async def test_a_failed_start_tells_command_and_errno(installation) -> None:
     service = ScriptedService()
+    failure = StartFailedError("no such file", errno=2, path="/x", job_id=JOB, at_program=True)
 
     async def start(request, context):
-        await refuse(context, StartFailedError("no such file", errno=2, path="/x", job_id=JOB))
+        await refuse(context, failure)
 
     service.handlers["StartJob"] = start
     async with connected(service, installation) as client:
@@ -318,6 +323,35 @@ async def test_a_delete_whose_answer_was_lost_has_deleted(installation) -> None:
         await client.delete(JOB)
         with pytest.raises(JobNotFoundError):
             await client.delete(JOB)
+
+
+async def test_what_a_service_refuses_for_now_is_told_as_it_said_it(installation) -> None:
+    service = ScriptedService()
+
+    async def stop(request, context):
+        await refuse(context, UnavailableError("stop the job", "no space to record it"))
+
+    service.handlers["StopJob"] = stop
+    impatient = dataclasses.replace(PATIENCE, call_s=0.5)
+    async with connected(service, installation, impatient) as client:
+        with pytest.raises(UnavailableError) as raised:
+            await client.stop(JOB)
+    assert str(raised.value) == "cannot stop the job: no space to record it"
+    assert not isinstance(raised.value, UnreachableError)
+    assert len(service.requests) > 1
+
+
+async def test_a_service_that_never_answers_is_told_so(installation) -> None:
+    service = ScriptedService()
+
+    async def get(request, context):
+        await asyncio.Event().wait()
+
+    service.handlers["GetJob"] = get
+    impatient = dataclasses.replace(PATIENCE, call_s=0.5)
+    async with connected(service, installation, impatient) as client:
+        with pytest.raises(DeadlineExceededError, match=r"has not answered for 0\.5 s"):
+            await client.get(JOB)
 
 
 async def test_a_refused_call_is_not_repeated(installation) -> None:
