@@ -82,7 +82,7 @@ class Worker:
 
         policy: completes and bounds the spec; without one nothing is limited that the spec does not
         limit.  request_id: a repeated call with the same one, also after a crash, returns the job
-        of the first.
+        of the first, for as long as that is kept.
 
         Raises StartFailedError if the command can't be executed, UnenforceableLimitError,
         ResourceExhaustedError, InvalidArgumentError, RequestReusedError, UnavailableError.

@@ -72,8 +72,9 @@ class Client:
     async def start(self, spec: JobSpec, *, request_id: RequestId | None = None) -> Job:
         """Start a command; returns once it is executed.
 
-        request_id: the same one returns the same job, in another process and after days too.
-            Without one, the client makes its own, for its own repetitions.
+        request_id: the same one returns the same job, in another process and after days too, for
+            as long as that job is kept.  Without one, the client makes its own, for its own
+            repetitions.
         """
         request = pb.StartJobRequest(
             spec=convert.spec_to_proto(spec), request_id=request_id or os.urandom(16).hex()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import functools
-import hashlib
 import logging
 from dataclasses import replace
 from typing import Any, Final
@@ -30,6 +29,7 @@ from jobworker.jobs import catalog
 from jobworker.jobs.accounts import Accounts
 from jobworker.jobs.endings import Endings
 from jobworker.jobs.evidence import Evidence, read_evidence, read_started
+from jobworker.jobs.fingerprint import fingerprint
 from jobworker.jobs.live import LiveJob
 from jobworker.jobs.planning import Plan, Planner
 from jobworker.jobs.registry import Registry
@@ -73,20 +73,20 @@ class Starter:
         self, spec: JobSpec, owner: UserName, policy: JobPolicy, request_id: RequestId | None
     ) -> Job:
         """Returns once the command is executed; see ``Worker.start``."""
-        fingerprint = hashlib.sha256(msgspec.json.encode(spec, order="sorted")).digest()
+        mark = fingerprint(spec)
         if request_id is not None:
             earlier = await self._registry.journal.run(
                 lambda connection: catalog.find_request(connection, owner, request_id)
             )
             if earlier is not None:
-                return await self._outcome_of(earlier, fingerprint)
+                return await self._outcome_of(earlier, mark)
         account = await self._accounts.find(owner)
         place = await self._take_place()
         try:
             # From here to the registry without waiting: two starts must not both have the last of
             # what is bounded.
             self._planner.check_bounds(owner, policy)
-            plan = self._planner.plan(place, spec, owner, policy, account, request_id, fingerprint)
+            plan = self._planner.plan(place, spec, owner, policy, account, request_id, mark)
         except BaseException:
             self._launcher.give_back(place)
             raise
@@ -252,9 +252,9 @@ class Starter:
         await asyncio.to_thread(self._registry.directories.remove_place, job_id)
         await self._endings.settle(live)
 
-    async def _outcome_of(self, earlier: catalog.Entry, fingerprint: bytes) -> Job:
+    async def _outcome_of(self, earlier: catalog.Entry, mark: bytes) -> Job:
         """What the first of two equal requests came to, also if that was a failure."""
-        if earlier.fingerprint != fingerprint:
+        if earlier.fingerprint != mark:
             raise RequestReusedError(str(earlier.request_id))
         live = self._registry.live.get(earlier.job.id)
         if live is not None:
