@@ -172,6 +172,10 @@ class Worker:
         page = await self._registry.page(which or JobFilter(), page_size, page_token)
         return await asyncio.to_thread(self._meter.measure_page, page)
 
+    def kept_bytes(self) -> int:
+        """Output of ended jobs that is kept, of all owners together.  Safe to call in a thread."""
+        return sum(tuple(self._registry.kept_bytes.values()))
+
     async def wait(self, job_id: JobId) -> Job:
         """The job once it has ended.
 

@@ -21,6 +21,10 @@ _TEXT: Final = Template("""\
 [server]
 # Address and port to listen on; "[::]:50051" is every address of the machine.
 listen = "$listen"
+# Address and port at which Prometheus may read figures over HTTP, such as
+# "127.0.0.1:9465".  It has no TLS: leave it on loopback, or put something in
+# front of it that has.
+metrics = "none"
 # Where jobs, their output and the journal are kept.  Nobody else may read it.
 state_dir = "state"
 # What becomes of running jobs when the service is told to end: "leave" or "stop".

@@ -103,6 +103,8 @@ async def _announce(worker: Worker, service: RunningService) -> None:
     count = await _running_jobs(worker)
     line = f"jobworker: listening on {service.address} ({count} jobs running)"
     print(line, file=sys.stderr, flush=True)
+    if service.metrics_address is not None:
+        logger.info("metrics", extra={"address": str(service.metrics_address)})
     notify(f"READY=1\nSTATUS={line}")
 
 

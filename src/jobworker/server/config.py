@@ -53,6 +53,8 @@ class ServerSection:
     """``[server]``."""
 
     listen: Address = field(default=Address("127.0.0.1", 50051))
+    metrics: Address | None = None
+    """Where Prometheus may read figures, without TLS; None: nowhere."""
     state_dir: Path = Path("state")
     """Jobs, their output, the journal."""
     shutdown: Shutdown = Shutdown.LEAVE

@@ -49,10 +49,18 @@ _TOLD_REASONS: Final = (UnauthenticatedError, PermissionDeniedError)
 class Gate(grpc.aio.ServerInterceptor):
     """Wraps the handler of every method; one that nobody serves gets one that refuses."""
 
-    def __init__(self, authenticator: Authenticator, streams: OpenStreams, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        streams: OpenStreams,
+        audit: AuditLog,
+        on_end: Callable[[str, str, float], None],
+    ) -> None:
+        """on_end: is told the method of each call that has ended, its status and its seconds."""
         self._authenticator = authenticator
         self._streams = streams
         self._audit = audit
+        self._on_end = on_end
 
     async def intercept_service(
         self, continuation: Callable[[Details], Awaitable[Handler | None]], details: Details
@@ -173,6 +181,9 @@ class Gate(grpc.aio.ServerInterceptor):
         began: float | None = None,
         error: Exception | None = None,
     ) -> None:
+        seconds = None if began is None else time.monotonic() - began
+        if outcome is not None and seconds is not None:
+            self._on_end(method, outcome, seconds)
         who: dict[str, str | None] = {}
         if call is not None:
             who = {
@@ -190,7 +201,7 @@ class Gate(grpc.aio.ServerInterceptor):
             outcome=outcome,
             reason=error.reason if isinstance(error, JobWorkerError) else None,
             why=str(error) if isinstance(error, _TOLD_REASONS) else None,
-            seconds=None if began is None else round(time.monotonic() - began, 6),
+            seconds=None if seconds is None else round(seconds, 6),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,8 @@ class RunningService:
 
     address: Address
     """With the real port."""
+    metrics_address: Address | None
+    """The same of the metrics, if there are any."""
     audit: AuditLog
     look: asyncio.Event
     """Set: the trust files are looked at."""
@@ -71,9 +73,13 @@ async def open_service(config: Config, worker: Worker) -> AsyncIterator[RunningS
     )
     streams = OpenStreams(bounds, authenticator)
     look = asyncio.Event()
-    async with open_audit_log(config.audit.file) as audit, asyncio.TaskGroup() as tasks:
+    async with (
+        open_audit_log(config.audit.file) as audit,
+        _open_metrics(config.server.metrics, worker, streams) as (on_end, metrics_address),
+        asyncio.TaskGroup() as tasks,
+    ):
         server = make_server(
-            interceptors=[Gate(authenticator, streams, audit)],
+            interceptors=[Gate(authenticator, streams, audit, on_end)],
             max_connections=config.server.max_connections,
             max_streams=config.server.max_streams,
         )
@@ -83,12 +89,30 @@ async def open_service(config: Config, worker: Worker) -> AsyncIterator[RunningS
         await server.start()
         try:
             address = Address(config.server.listen.host, port)
-            yield RunningService(address=address, audit=audit, look=look)
+            yield RunningService(
+                address=address, metrics_address=metrics_address, audit=audit, look=look
+            )
         finally:
             health.end()
             streams.close()
             await server.stop(_GRACE_S)
             watching.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _open_metrics(
+    address: Address | None, worker: Worker, streams: OpenStreams
+) -> AsyncIterator[tuple[Callable[[str, str, float], None], Address | None]]:
+    """What is to hear of each call that has ended, and where the figures are."""
+    if address is None:
+        yield lambda _method, _code, _seconds: None, None
+        return
+    # 2 MB and 30 ms that only those pay who want it.
+    from jobworker.server.metrics import Metrics, serving_metrics  # noqa: PLC0415 -- see above
+
+    metrics = Metrics(worker, streams.count)
+    async with serving_metrics(metrics, address) as real_address:
+        yield metrics.count_call, real_address
 
 
 def _add_services(server: grpc.aio.Server, config: Config, worker: Worker) -> HealthService:

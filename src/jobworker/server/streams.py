@@ -143,6 +143,10 @@ class OpenStreams:
         for stream in tuple(self._open):
             stream.recheck()
 
+    def count(self) -> int:
+        """How many are open.  Safe to call in a thread."""
+        return len(self._open)
+
     def close(self) -> None:
         """End all streams, and admit no more."""
         self._is_closed = True
