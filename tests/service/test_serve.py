@@ -23,7 +23,6 @@ from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.api.v1.job_worker_pb2_grpc import JobWorkerStub
 from jobworker.model.ids import UserName
 from jobworker.security.tls import channel_credentials
-from jobworker.server.lifecycle import worker_settings
 from jobworker.worker import open_worker
 from support.service import LOOPBACK, ServicePlace, output, refused, start
 
@@ -113,7 +112,7 @@ def bench(place: ServicePlace, tmp_path: Path) -> Iterator[Bench]:
 
 
 async def _stop_all(place: ServicePlace) -> None:
-    async with open_worker(place.state_dir, worker_settings(place.config().worker)) as worker:
+    async with open_worker(place.state_dir, place.config().worker.to_settings()) as worker:
         await worker.stop_all(stopped_by=UserName("the.test"), grace_s=0)
 
 
@@ -147,6 +146,19 @@ async def test_a_daemon_can_take_its_jobs_along(bench: Bench) -> None:
         assert daemon.jobs == 0
         ending = (await alice.GetJob(pb.GetJobRequest(job_id=job.id))).job.ending
         assert (ending.reason, ending.stopped_by) == (pb.END_REASON_STOPPED, "jobworker")
+
+
+async def test_nothing_starts_below_the_free_space_that_the_configuration_asks_for(
+    bench: Bench,
+) -> None:
+    text = bench.config.read_text()
+    bench.config.write_text(text.replace("[worker]", '[worker]\nmin_free = "1024P"'))
+    async with bench.serve() as daemon, daemon.client("alice") as alice:
+        with refused() as refusal:
+            await start(alice, "true")
+        assert refusal.code == "RESOURCE_EXHAUSTED"
+        assert "no space for its output" in str(refusal.error)
+        assert f"the least is {1 << 60}" in str(refusal.error)
 
 
 async def test_systemd_is_told_and_a_second_signal_ends_at_once(

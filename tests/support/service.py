@@ -37,11 +37,7 @@ from jobworker.server.config import (
     WorkerSection,
 )
 from jobworker.server.config_reader import Address, Seconds
-from jobworker.server.lifecycle import (
-    RunningService,
-    open_service,
-    worker_settings,
-)
+from jobworker.server.lifecycle import RunningService, open_service
 from jobworker.worker import Worker, open_worker
 from support.certificates import ClientFiles, Installation
 
@@ -159,7 +155,7 @@ class ServicePlace:
         config = self.config(**server)
         self.audit_fifo.unlink(missing_ok=True)
         with contextlib.closing(AuditTail(self.audit_fifo)) as audit:
-            async with open_worker(self.state_dir, worker_settings(config.worker)) as worker:
+            async with open_worker(self.state_dir, config.worker.to_settings()) as worker:
                 try:
                     async with open_service(config, worker) as running:
                         yield Service(running=running, worker=worker, place=self, audit=audit)

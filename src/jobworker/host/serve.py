@@ -30,7 +30,7 @@ from jobworker.model.job import JobFilter
 from jobworker.model.state import JobState
 from jobworker.server.config import Config, Shutdown, load_config
 from jobworker.server.config_reader import parse_address
-from jobworker.server.lifecycle import RunningService, open_service, worker_settings
+from jobworker.server.lifecycle import RunningService, open_service
 from jobworker.worker import PAGE_SIZE_MAX, Worker, open_worker
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _serve(config: Config) -> None:
     with _signals() as (ended, reloaded):
-        settings = worker_settings(config.worker)
+        settings = config.worker.to_settings()
         async with open_worker(config.server.state_dir, settings) as worker:
             async with open_service(config, worker) as service:
                 _spare_collector()

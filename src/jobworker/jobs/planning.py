@@ -80,8 +80,9 @@ class Planner:
             why = errno_text(error.errno or 0)
             raise UnavailableError(f"use the state directory {path}", why) from error
         if free < self._settings.min_free_bytes:
-            why = f"no space for its output: {free} bytes are free on the service's disk"
-            raise ResourceExhaustedError("start the command", why)
+            least = self._settings.min_free_bytes
+            why = f"{free} bytes are free on the service's disk, the least is {least}"
+            raise ResourceExhaustedError("start the command", f"no space for its output: {why}")
 
     def plan(
         self,

@@ -186,7 +186,7 @@ class WorkerSection:
             uid_count=self.uid_count,
             accounts=self.accounts,
             scratch_dir=self.scratch_dir,
-            default_grace_s=self.default_grace,
+            default_grace_s=float(self.default_grace),
             min_free_bytes=self.min_free,
             retention=Retention(
                 max_jobs=self.retention.max_jobs,

@@ -26,14 +26,14 @@ from jobworker.security.server_credentials import ServerFiles, server_credential
 from jobworker.security.trust import TrustStore
 from jobworker.security.watch import watch_trust
 from jobworker.server.audit import AuditLog, open_audit_log
-from jobworker.server.config import Config, WorkerSection
+from jobworker.server.config import Config
 from jobworker.server.config_reader import Address
 from jobworker.server.health import HealthService
 from jobworker.server.interceptors import Gate
 from jobworker.server.service import SERVICE, JobWorkerService, ServiceSettings, service_handler
 from jobworker.server.streams import OpenStreams, StreamBounds
 from jobworker.server.transport import listen, make_server
-from jobworker.worker import Retention, Worker, WorkerSettings
+from jobworker.worker import Worker
 
 #: For calls that are under way when the service goes down; starting a job takes far less.
 _GRACE_S: Final = 5.0
@@ -137,22 +137,4 @@ async def _end_revoked(trust: TrustStore, streams: OpenStreams, look: asyncio.Ev
 def _credentials(config: Config) -> grpc.ServerCredentials:
     return server_credentials(
         ServerFiles(certificate=config.tls.cert, key=config.tls.key, client_ca=config.tls.ca)
-    )
-
-
-def worker_settings(section: WorkerSection) -> WorkerSettings:
-    """What the configuration says about the worker, in the worker's words."""
-    return WorkerSettings(
-        cgroup_parent=section.cgroup_parent,
-        require_limits=section.require_limits,
-        uid_first=section.uid_first,
-        uid_count=section.uid_count,
-        accounts=section.accounts,
-        scratch_dir=section.scratch_dir,
-        default_grace_s=float(section.default_grace),
-        retention=Retention(
-            max_jobs=section.retention.max_jobs,
-            max_age_s=section.retention.max_age,
-            max_bytes=section.retention.max_bytes,
-        ),
     )

@@ -124,16 +124,27 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_worker_section_becomes_the_workers_settings(tmp_path: Path) -> None:
-    text = '[worker]\ncgroup_parent = "/jobs"\n[worker.retention]\nmax_jobs = 7\nmax_age = "1d"'
+    text = """
+        [worker]
+        cgroup_parent = "/jobs"
+        default_grace = "3s"
+        min_free = "1G"
+        [worker.retention]
+        max_jobs = 7
+        max_age = "1d"
+    """
     settings = load(tmp_path, text).worker.to_settings()
     assert settings.cgroup_parent == "/jobs"
+    assert settings.default_grace_s == 3
+    assert settings.min_free_bytes == 1 << 30
     assert settings.retention.max_jobs == 7
     assert settings.retention.max_age_s == 86400
     plain = WorkerSettings()
-    assert settings.uid_first == plain.uid_first
-    assert settings.uid_count == plain.uid_count
-    assert settings.default_grace_s == plain.default_grace_s
-    assert settings.min_free_bytes == plain.min_free_bytes
+    silent = load(tmp_path, "").worker.to_settings()
+    assert silent.uid_first == plain.uid_first
+    assert silent.uid_count == plain.uid_count
+    assert silent.default_grace_s == plain.default_grace_s
+    assert silent.min_free_bytes == plain.min_free_bytes
 
 
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
