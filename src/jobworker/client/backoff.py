@@ -19,7 +19,7 @@ from jobworker.errors import JobWorkerError
 FIRST_DELAY_S: Final = 0.1
 #: Ceiling of every delay: the longest that a follower lags behind a service that has come back.
 LONGEST_DELAY_S: Final = 5.0
-#: Between the signs of life of a service ("heartbeat" in its configuration, 5 s by default); three
+#: Between the signs of life of a service ("heartbeat" in its configuration, 5 s at most); three
 #: missing ones mean that it does nothing any more.  A connection that is gone is noticed sooner.
 HEARTBEAT_S: Final = 5.0
 

@@ -34,8 +34,8 @@ max_connections = 1000
 # Output and watch streams at one time, of everybody together and of each user.
 max_streams = 1000
 max_streams_per_user = 200
-# A stream that has nothing to say for so long gives a sign of life; at most 15s, since
-# that is when clients give a silent service up.
+# A stream that has nothing to say for so long gives a sign of life; 100ms to 5s, since
+# clients give a stream up that is silent for 15s.
 heartbeat = "5s"
 
 [tls]

@@ -31,7 +31,7 @@ from jobworker.model.ids import UserName, parse_user_name
 from jobworker.model.limits import CPU_MILLIS_MAX, CPU_MILLIS_MIN, Limits
 from jobworker.model.policy import JobPolicy
 from jobworker.model.spec import Isolation, OnOutputLimit
-from jobworker.model.units import format_cpus
+from jobworker.model.units import format_cpus, format_duration
 from jobworker.security.policy import Role
 from jobworker.server.config_reader import Address, Bytes, CpuMillis, Seconds, SectionReader
 
@@ -128,8 +128,11 @@ _LIMIT_NAMES: Final[Mapping[str, str]] = {
     "io_write_iops": "io_write_ops_per_s",
 }
 
-#: The patience of our own clients (client/backoff.py, ``Patience.silence_s``).
-_HEARTBEAT_S_MAX: Final = 15.0
+#: Clients give a stream up after 15 s of silence (client/backoff.py, ``Patience.silence_s``): one
+#: sign of life that is late, on a slow line or a busy machine, must not break it.
+_HEARTBEAT_S_MAX: Final = 5.0
+#: More often than this, idle streams would keep the service busy.
+_HEARTBEAT_S_MIN: Final = 0.1
 
 _CPU_RANGE: Final = f"it takes {format_cpus(CPU_MILLIS_MIN)} to {format_cpus(CPU_MILLIS_MAX)} CPUs"
 
@@ -261,9 +264,9 @@ def _read_sections(reader: SectionReader, table: dict[str, object]) -> Config:
         ),
         audit=reader.section(reader.take_table(table, "audit", "$"), "$.audit", AuditSection()),
     )
-    if config.server.heartbeat > _HEARTBEAT_S_MAX:
-        why = f"it takes at most {_HEARTBEAT_S_MAX:g} s: clients give a silent service up then"
-        reader.problems.append(f"$.server.heartbeat: {why}")
+    if not _HEARTBEAT_S_MIN <= config.server.heartbeat <= _HEARTBEAT_S_MAX:
+        least, most = format_duration(_HEARTBEAT_S_MIN), format_duration(_HEARTBEAT_S_MAX)
+        reader.problems.append(f"$.server.heartbeat: it takes {least} to {most}")
     reader.refuse_rest(policy, "$.policy", [role.value for role in Role])
     reader.refuse_rest(table, "$", [*(each.name for each in fields(Config)), "policy"])
     return config

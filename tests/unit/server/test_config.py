@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.client.backoff import Patience
 from jobworker.errors import FailedPreconditionError
 from jobworker.host.config_text import config_text
 from jobworker.jobs.settings import RequireLimits, WorkerSettings
@@ -191,6 +192,9 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         ("server = 3", "$.server: it takes a table"),
         ("[server]\nlisten = { host = 'x', port = 1 }", "$.server.listen: it takes text"),
         ("[server]\nlisten = 'x:70000'", "$.server.listen: it takes HOST:PORT"),
+        ("[server]\nheartbeat = '0s'", "$.server.heartbeat: it takes 100ms to 5s"),
+        ("[server]\nheartbeat = '99ms'", "$.server.heartbeat: it takes 100ms to 5s"),
+        ("[server]\nheartbeat = '5.001s'", "$.server.heartbeat: it takes 100ms to 5s"),
         ("[server]\nshutdown = 'LEAVE'", '$.server.shutdown: it takes "leave" or "stop"'),
         ("[server]\nstate_dir = ''", "$.server.state_dir: it takes a path"),
         ("[tls]\nca = 'none'\nkey = 1", "$.tls.key: it takes text"),
@@ -201,6 +205,14 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
 )
 def test_a_problem_is_named_with_its_path(tmp_path: Path, text: str, problem: str) -> None:
     assert f": {problem}" in problems_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("heartbeat", ["100ms", "5s"])
+def test_a_client_bears_with_two_heartbeats_that_do_not_come(
+    tmp_path: Path, heartbeat: str
+) -> None:
+    config = load(tmp_path, f'[server]\nheartbeat = "{heartbeat}"')
+    assert 3 * config.server.heartbeat <= Patience().silence_s
 
 
 def test_what_is_not_toml_is_told_with_its_line(tmp_path: Path) -> None:
