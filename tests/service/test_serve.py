@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pwd
 import re
 import signal
 import socket
@@ -159,6 +160,21 @@ async def test_nothing_starts_below_the_free_space_that_the_configuration_asks_f
         assert refusal.code == "RESOURCE_EXHAUSTED"
         assert "no space for its output" in str(refusal.error)
         assert f"the least is {1 << 60}" in str(refusal.error)
+
+
+async def test_a_range_of_ids_that_belong_to_accounts_is_warned_of(bench: Bench) -> None:
+    account = next(entry for entry in pwd.getpwall() if entry.pw_uid)
+    ids = f"[worker]\nuid_first = {account.pw_uid}\nuid_count = 1"
+    bench.config.write_text(bench.config.read_text().replace("[worker]", ids))
+    process = await bench.launch("--listen", f"{LOOPBACK}:0")
+    try:
+        assert process.stderr is not None
+        said = (await process.stderr.readline()).decode()
+        assert "WARNING jobworker.host.serve: ids given to jobs belong to accounts" in said
+        assert account.pw_name in said
+    finally:
+        process.terminate()
+        await process.communicate()
 
 
 async def test_systemd_is_told_and_a_second_signal_ends_at_once(

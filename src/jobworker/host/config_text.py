@@ -102,8 +102,9 @@ max_kept = "none"
 require_limits = "strict"
 # The cgroup below which jobs get theirs; "none" is below the service's own.
 cgroup_parent = "none"
-# Each user's jobs run under a uid of their own, from uid_first on, which must
-# belong to nobody else.  "none" runs them as the account of the service.
+# Each user's jobs run under a uid, and a gid of the same number, of their own:
+# uid_count from uid_first on, up to 4294967294 at most, which must belong to nobody
+# else.  "none" runs them as the account of the service.
 uid_first = 1900000000
 uid_count = 65536
 # Where jobs get their scratch directories; "none" is below state_dir.  The users

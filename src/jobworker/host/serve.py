@@ -11,8 +11,10 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import grp
 import logging
 import os
+import pwd
 import resource
 import signal
 import sys
@@ -39,6 +41,8 @@ _CONFIG_DEFAULT: Final = Path("/etc/jobworker/jobworker.toml")
 #: Who stopped the jobs, when ending the service does.
 _SERVICE: Final = UserName("jobworker")
 _NOT_ENDED: Final = frozenset(JobState) - {JobState.ENDED}
+#: Accounts that a warning names: a range may hold all those of a host.
+_NAMED_MAX: Final = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     config = _with_arguments(load_config(args.config), args)
     _raise_open_files_limit()
     keep_freed_blocks()
+    _warn_of_shared_ids(config.worker.to_settings().uids)
     try:
         asyncio.run(_serve(config))
     except BaseExceptionGroup as group:
@@ -166,6 +171,19 @@ def _raise_open_files_limit() -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _warn_of_shared_ids(uids: range) -> None:
+    """A job with the id of an account or a group of this host may do what that may do."""
+    users = {entry.pw_name for entry in pwd.getpwall() if entry.pw_uid in uids}
+    groups = {entry.gr_name for entry in grp.getgrall() if entry.gr_gid in uids}
+    names = sorted(users | groups)
+    if names and os.geteuid() == 0:  # else jobs are given no ids
+        named = ", ".join(names[:_NAMED_MAX])
+        logger.warning(
+            "ids given to jobs belong to accounts of this host",
+            extra={"count": len(names), "such_as": named, "remedy": "change uid_first"},
+        )
 
 
 def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from jobworker.errors import InvalidArgumentError
 from jobworker.model.ids import UserName
+from jobworker.shim.order import ID_MAX
 
 #: Above what distributions, systemd and container engines give out (systemd's "UIDS-GIDS.md").
 UID_FIRST: Final = 1_900_000_000
@@ -57,6 +59,18 @@ class WorkerSettings:
     min_free_bytes: int = 16 * 1024 * 1024
     """No job starts while the state directory's file system has less."""
     retention: Retention = field(default_factory=Retention)
+
+    def __post_init__(self) -> None:
+        if self.uid_first is None:
+            return
+        if self.uid_first < 1:
+            raise InvalidArgumentError("uid_first", self.uid_first, "the least is 1: 0 is root")
+        if self.uid_count < 1:
+            raise InvalidArgumentError("uid_count", self.uid_count, "the least is 1")
+        last = self.uid_first + self.uid_count - 1
+        if last > ID_MAX:
+            why = f"the last id would be {last}, the most is {ID_MAX}"
+            raise InvalidArgumentError("uid_count", self.uid_count, why)
 
     @property
     def uids(self) -> range:

@@ -34,6 +34,7 @@ from jobworker.model.spec import Isolation, OnOutputLimit
 from jobworker.model.units import format_cpus, format_duration
 from jobworker.security.policy import Role
 from jobworker.server.config_reader import Address, Bytes, CpuMillis, Seconds, SectionReader
+from jobworker.shim.order import ID_MAX
 
 _FILE_BYTES_MAX: Final = 1024 * 1024
 
@@ -169,7 +170,7 @@ class WorkerSection:
     require_limits: RequireLimits = RequireLimits.STRICT
     cgroup_parent: str | None = None
     """The cgroup below which jobs get theirs; None is the daemon's own."""
-    uid_first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 2)] | None = UID_FIRST
+    uid_first: Annotated[int, msgspec.Meta(ge=1, le=ID_MAX)] | None = UID_FIRST
     """Each identity runs its jobs under a uid of its own from here on; None: under the daemon's."""
     uid_count: _Count = UID_COUNT
     accounts: Mapping[UserName, str] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class WorkerSection:
     retention: RetentionSection = field(default_factory=RetentionSection)
 
     def to_settings(self) -> WorkerSettings:
-        """What the worker is opened with."""
+        """What the worker is opened with; raises InvalidArgumentError."""
         return WorkerSettings(
             cgroup_parent=self.cgroup_parent,
             require_limits=self.require_limits,
@@ -264,12 +265,21 @@ def _read_sections(reader: SectionReader, table: dict[str, object]) -> Config:
         ),
         audit=reader.section(reader.take_table(table, "audit", "$"), "$.audit", AuditSection()),
     )
-    if not _HEARTBEAT_S_MIN <= config.server.heartbeat <= _HEARTBEAT_S_MAX:
-        least, most = format_duration(_HEARTBEAT_S_MIN), format_duration(_HEARTBEAT_S_MAX)
-        reader.problems.append(f"$.server.heartbeat: it takes {least} to {most}")
+    _check_ranges(reader, config)
     reader.refuse_rest(policy, "$.policy", [role.value for role in Role])
     reader.refuse_rest(table, "$", [*(each.name for each in fields(Config)), "policy"])
     return config
+
+
+def _check_ranges(reader: SectionReader, config: Config) -> None:
+    """What the type of a single value does not tell."""
+    if not _HEARTBEAT_S_MIN <= config.server.heartbeat <= _HEARTBEAT_S_MAX:
+        least, most = format_duration(_HEARTBEAT_S_MIN), format_duration(_HEARTBEAT_S_MAX)
+        reader.problems.append(f"$.server.heartbeat: it takes {least} to {most}")
+    try:
+        config.worker.to_settings()
+    except InvalidArgumentError as error:
+        reader.problems.append(f"$.worker.{error.field}: {error.why}")
 
 
 def _read_policy(reader: SectionReader, table: dict[str, object], role: Role) -> JobPolicy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from jobworker.cgroup.interface import CgroupPlan
 from jobworker.kernel.disks import BlockDevice
@@ -16,13 +16,21 @@ from jobworker.model.limits import Limits
 from jobworker.model.spec import Isolation, OnOutputLimit
 from jobworker.shim import records
 
+#: The next one is the -1 of setresuid(2) and chown(2): "leave it as it is", which is root here.
+ID_MAX: Final = (1 << 32) - 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The user that a job runs as; no supplementary groups."""
+    """The user that a job runs as; no supplementary groups.  ValueError for what is no id."""
 
     uid: int
     gid: int
+
+    def __post_init__(self) -> None:
+        for number in (self.uid, self.gid):
+            if not 0 <= number <= ID_MAX:
+                raise ValueError(f"cannot run a job as user or group {number}: it is no id")
 
 
 def read_order(directory: int) -> Order:

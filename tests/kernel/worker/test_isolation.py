@@ -20,6 +20,7 @@ from jobworker.errors import (
     UnenforceableLimitError,
 )
 from jobworker.model import EndReason, JobSpec, Limits, UserName
+from jobworker.shim.order import ID_MAX
 from jobworker.worker import RequireLimits
 from support.guards import need
 from support.worker import (
@@ -180,6 +181,11 @@ async def test_accounts_are_mapped_and_the_range_has_an_end(place: WorkerPlace) 
         await output_of(worker, sh("true"), owner=UserName("carol"))
         with pytest.raises(ResourceExhaustedError, match="all 1 user ids"):
             await worker.start(sh("true"), owner=UserName("dave"))
+
+
+async def test_the_last_user_id_that_there_is_can_be_given(place: WorkerPlace) -> None:
+    async with place.open(uid_first=ID_MAX, uid_count=1) as worker:
+        assert (await output_of(worker, sh("id -u; id -g"))).split() == [str(ID_MAX)] * 2
 
 
 async def test_without_any_cgroup_a_job_is_its_process_group(place: WorkerPlace) -> None:

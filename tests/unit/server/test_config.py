@@ -201,10 +201,19 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         ("[worker]\naccounts = 1", "$.worker.accounts: it takes a table"),
         ("[worker.accounts]\nalice = 1", "$.worker.accounts.alice: it takes the name"),
         ("[worker]\nuid_first = 0", "$.worker.uid_first: expected int >= 1"),
+        (
+            "[worker]\nuid_first = 4294901760",
+            "$.worker.uid_count: the last id would be 4294967295, the most is 4294967294",
+        ),
     ],
 )
 def test_a_problem_is_named_with_its_path(tmp_path: Path, text: str, problem: str) -> None:
     assert f": {problem}" in problems_of(tmp_path, text)
+
+
+def test_the_range_of_user_ids_may_end_with_the_last_there_is(tmp_path: Path) -> None:
+    worker = load(tmp_path, "[worker]\nuid_first = 4294901759").worker
+    assert worker.to_settings().uids[-1] == (1 << 32) - 2
 
 
 @pytest.mark.parametrize("heartbeat", ["100ms", "5s"])
