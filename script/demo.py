@@ -123,9 +123,8 @@ class Daemon:
     def start(self) -> None:
         """Returns once it says that it listens."""
         arguments = ["serve", "--config", str(self.home / "jobworker.toml")]
-        arguments += ["--listen", self.address, "--state-dir", str(self.home / "state")]
         # Whenever this script ends, by Ctrl-C too, its jobs end with it.
-        arguments += ["--shutdown", "stop"]
+        arguments += ["--listen", self.address, "--shutdown", "stop"]
         say(f"  # {shlex.join(['jobworker', *arguments])}", style="1")
         with (self.home / "daemon.log").open("ab") as log:
             begins = log.tell()

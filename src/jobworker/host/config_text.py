@@ -6,6 +6,7 @@ the two together.
 
 from __future__ import annotations
 
+from pathlib import Path
 from string import Template
 from typing import Final
 
@@ -16,17 +17,19 @@ _TEXT: Final = Template("""\
 # Durations:  numbers with d, h, m, s or ms: "90s", "1h30m".
 # "none"      takes away a limit or another value that may be absent.
 # Relative paths start at the directory of this file.
-# A key that is left out has the value that is shown here.
+# A key that is left out has the value that is shown here, or the default that is told.
 
 [server]
 # Address and port to listen on; "[::]:50051" is every address of the machine.
+# Default: "127.0.0.1:50051".
 listen = "$listen"
 # Address and port at which Prometheus may read figures over HTTP, such as
 # "127.0.0.1:9465".  It has no TLS: leave it on loopback, or put something in
 # front of it that has.
 metrics = "none"
 # Where jobs, their output and the journal are kept.  Nobody else may read it.
-state_dir = "state"
+# Default: "state".
+state_dir = $state_dir
 # What becomes of running jobs when the service is told to end: "leave" or "stop".
 shutdown = "leave"
 # Connections at one time.
@@ -130,6 +133,12 @@ file = "audit.log"
 """)
 
 
-def config_text(*, listen: str) -> str:
-    """A whole file; only the address is not always the same."""
-    return _TEXT.substitute(listen=listen)
+def config_text(*, listen: str, state_dir: Path) -> str:
+    """A whole file; the rest is always the same."""
+    return _TEXT.substitute(listen=listen, state_dir=toml_text(str(state_dir)))
+
+
+def toml_text(text: str) -> str:
+    """As a basic string: toml.io, "String"."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

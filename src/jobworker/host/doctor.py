@@ -28,6 +28,7 @@ from jobworker.errors import UnavailableError, errno_text
 from jobworker.host import isolation_trials
 from jobworker.host.isolation_trials import try_isolation
 from jobworker.host.limit_trials import try_limits
+from jobworker.host.places import CONFIG_DEFAULT, STATE_DEFAULT
 from jobworker.host.trial import Bench, Finding, Outcome
 from jobworker.kernel.disks import BlockDevice, MountedDisks
 from jobworker.kernel.mounts import mount_of, read_mounts
@@ -37,9 +38,6 @@ from jobworker.security.policy import Role
 from jobworker.server.config import ADMIN_POLICY, USER_POLICY, Config, load_config
 from jobworker.worker import RequireLimits, WorkerSettings, open_worker
 
-_CONFIG_DEFAULT: Final = Path("/etc/jobworker/jobworker.toml")
-#: Where the service would keep its state if nobody says otherwise: file-hierarchy(7).
-_STATE_DEFAULT: Final = Path("/var/lib/jobworker")
 _WIDTH: Final = 100
 
 _TITLES: Final[Mapping[str, str]] = {
@@ -117,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help=f"whose policy is asked for (default: {_CONFIG_DEFAULT} if it is there)",
+        help=f"whose policy is asked for (default: {CONFIG_DEFAULT} if it is there)",
     )
     parser.add_argument(
         "--state-dir",
@@ -141,12 +139,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_plan(args: argparse.Namespace) -> _Plan:
     config_file: Path | None = args.config
-    if config_file is None and _CONFIG_DEFAULT.exists():
-        config_file = _CONFIG_DEFAULT
+    if config_file is None and CONFIG_DEFAULT.exists():
+        config_file = CONFIG_DEFAULT
     plan = (
         _Plan(
             settings=WorkerSettings(),
-            state_dir=_STATE_DEFAULT,
+            state_dir=STATE_DEFAULT,
             policies={
                 Role.USER: USER_POLICY.to_policy().limits,
                 Role.ADMIN: ADMIN_POLICY.to_policy().limits,

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from jobworker.errors import FailedPreconditionError, InvalidArgumentError
-from jobworker.host.config_text import config_text
+from jobworker.host.config_text import config_text, toml_text
+from jobworker.host.places import CONFIG_DEFAULT, CONFIG_FILE, STATE_DEFAULT
 from jobworker.model.ids import UserName, parse_user_name
 from jobworker.security import pki
 from jobworker.security.policy import Role
@@ -31,9 +32,10 @@ from jobworker.security.store import (
     write_file,
 )
 
-CONFIG_FILE: Final = "jobworker.toml"
 PKI_DIRECTORY: Final = "pki"
 _PORT: Final = 50051
+#: Of the state, in an installation that is all in one directory.
+_STATE_DIRECTORY: Final = "state"
 #: Always among the names of the server: the first try is on the machine itself.
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _CONFIG_MODE: Final = 0o600
@@ -47,6 +49,8 @@ class _Plan:
     """What was asked for, checked."""
 
     directory: Path
+    state_dir: Path
+    """As the configuration has it: absolute, or from the directory on."""
     hosts: tuple[str, ...]
     clients: Mapping[UserName, Role]
     days: int
@@ -65,6 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of the subcommand."""
     parser.add_argument(
         "--dir", type=Path, required=True, metavar="D", help="directory to make the files in"
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"where the service keeps jobs and their output (default: {STATE_DEFAULT} "
+        f"for --dir {CONFIG_DEFAULT.parent}, else {_STATE_DIRECTORY} in the directory)",
     )
     parser.add_argument(
         "--host",
@@ -111,13 +122,22 @@ def _make_plan(args: argparse.Namespace) -> _Plan:
         if name in clients:
             raise InvalidArgumentError("user name", name, "it is given twice")
         clients[name] = role
+    directory = args.dir.absolute()
     return _Plan(
-        directory=args.dir.absolute(),
+        directory=directory,
+        state_dir=_state_dir(directory, args.state_dir),
         hosts=tuple(dict.fromkeys([*args.host, *_LOOPBACK])),
         clients=clients,
         days=args.days,
         force=args.force,
     )
+
+
+def _state_dir(directory: Path, asked: Path | None) -> Path:
+    """What changes by itself has no place in /etc; elsewhere an installation stays together."""
+    if asked is not None:
+        return asked.absolute()
+    return STATE_DEFAULT if directory == CONFIG_DEFAULT.parent else Path(_STATE_DIRECTORY)
 
 
 def initialise(plan: _Plan) -> Sequence[Path]:
@@ -144,7 +164,8 @@ def initialise(plan: _Plan) -> Sequence[Path]:
         raise FailedPreconditionError(action, f"{error.filename}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # gone where all went well
-    write_file(plan.config, config_text(listen=_listen(plan.hosts)).encode(), mode=_CONFIG_MODE)
+    text = config_text(listen=_listen(plan.hosts), state_dir=plan.state_dir)
+    write_file(plan.config, text.encode(), mode=_CONFIG_MODE)
     return kept
 
 
@@ -204,11 +225,6 @@ def _report(plan: _Plan, kept: Sequence[Path]) -> str:
         f"Or put this into ~/.config/jobworker/profiles.toml and say jobctl run --profile {name}:",
         f"  [{name}]" if name.isalnum() else f'  ["{name}"]',
         f'  server = "{server}"',
-        *(f"  {option} = {_toml_text(path)}" for option, path in paths.items()),
+        *(f"  {option} = {toml_text(path)}" for option, path in paths.items()),
     ]
     return "\n".join(lines)
-
-
-def _toml_text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -25,6 +25,7 @@ from typing import Final
 
 from jobworker.errors import JobWorkerError
 from jobworker.host.logs import set_up_logging
+from jobworker.host.places import CONFIG_DEFAULT
 from jobworker.host.systemd import notify
 from jobworker.kernel.allocator import keep_freed_blocks
 from jobworker.model.ids import UserName
@@ -37,7 +38,6 @@ from jobworker.worker import PAGE_SIZE_MAX, Worker, open_worker
 
 logger = logging.getLogger(__name__)
 
-_CONFIG_DEFAULT: Final = Path("/etc/jobworker/jobworker.toml")
 #: Who stopped the jobs, when ending the service does.
 _SERVICE: Final = UserName("jobworker")
 _NOT_ENDED: Final = frozenset(JobState) - {JobState.ENDED}
@@ -49,13 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         type=Path,
-        default=_CONFIG_DEFAULT,
+        default=CONFIG_DEFAULT,
         metavar="FILE",
-        help=f"configuration (default: {_CONFIG_DEFAULT})",
+        help=f"configuration (default: {CONFIG_DEFAULT})",
     )
     parser.add_argument("--listen", metavar="HOST:PORT", help="where to listen; port 0: a free one")
     parser.add_argument(
-        "--state-dir", type=Path, metavar="DIR", help="where jobs and their output are kept"
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="where jobs and their output are kept (default: that of the configuration)",
     )
     parser.add_argument(
         "--shutdown",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import stat
@@ -11,7 +12,9 @@ import pytest
 from cryptography import x509
 
 from jobworker.errors import FailedPreconditionError
+from jobworker.host.init import _make_plan, add_arguments
 from jobworker.host.main import main
+from jobworker.host.places import CONFIG_DEFAULT, STATE_DEFAULT
 from jobworker.security.identity import Authenticator
 from jobworker.security.policy import Role
 from jobworker.security.server_credentials import ServerFiles, load_server_files
@@ -82,6 +85,29 @@ def test_what_it_makes_is_what_the_service_takes(tmp_path: Path) -> None:
 def test_it_listens_where_its_hosts_lead(tmp_path: Path, hosts: list[str], listen: str) -> None:
     init(tmp_path / "d", *(word for host in hosts for word in ("--host", host)))
     assert str(load_config(tmp_path / "d/jobworker.toml").server.listen) == listen
+
+
+@pytest.mark.parametrize(
+    ("options", "state_dir"),
+    [
+        ([], "d/state"),
+        (["--state-dir", "{}/elsewhere"], "elsewhere"),
+        (["--state-dir", '{}/a "quoted" \\ name'], 'a "quoted" \\ name'),
+    ],
+)
+def test_the_state_is_where_the_configuration_says(
+    tmp_path: Path, options: list[str], state_dir: str
+) -> None:
+    init(tmp_path / "d", *(word.format(tmp_path) for word in options))
+    assert load_config(tmp_path / "d/jobworker.toml").server.state_dir == tmp_path / state_dir
+
+
+def test_the_state_of_the_whole_host_is_not_kept_in_etc() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    plan = _make_plan(parser.parse_args(["--dir", "/etc/jobworker"]))
+    assert plan.config == CONFIG_DEFAULT
+    assert plan.state_dir == STATE_DEFAULT
 
 
 def test_the_server_has_the_hosts_and_loopback_among_its_names(tmp_path: Path) -> None:

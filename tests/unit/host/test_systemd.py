@@ -1,14 +1,27 @@
-"""What systemd is told, over the two kinds of address that it may give."""
+"""The unit, and what systemd is told over the two kinds of address that it may give."""
 
 from __future__ import annotations
 
 import secrets
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
 
+from jobworker.host.places import CONFIG_DEFAULT, STATE_DEFAULT
 from jobworker.host.systemd import notify
+
+UNIT = Path(__file__).parents[3] / "packaging/systemd/jobworker.service"
+
+
+def test_the_unit_leaves_it_to_the_configuration_where_the_state_is() -> None:
+    """The doctor reads the configuration and knows of no unit: both must mean the same disk."""
+    lines = (line.partition("=") for line in UNIT.read_text().splitlines())
+    settings = {name: value for name, _, value in lines}
+    _, *words = shlex.split(settings["ExecStart"])
+    assert words == ["serve", "--config", str(CONFIG_DEFAULT)]
+    assert Path("/var/lib") / settings["StateDirectory"] == STATE_DEFAULT
 
 
 @pytest.mark.parametrize("is_abstract", [False, True])
