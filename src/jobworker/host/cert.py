@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from jobworker.errors import FailedPreconditionError, UnauthenticatedError
 from jobworker.host.init import PKI_DIRECTORY
-from jobworker.model.ids import parse_user_name
+from jobworker.model.ids import UserName, parse_user_name
 from jobworker.security import pki
 from jobworker.security.identity import parse_principal
 from jobworker.security.policy import Role
@@ -33,6 +34,8 @@ from jobworker.security.store import (
 )
 
 _COLUMNS: Final = ("name", "role", "serial", "not_after", "state")
+#: In the list; no role of a user.
+_SERVER_ROLE: Final = "server"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     issue = _add(commands, "issue", _issue, "make a certificate and a key for a user")
     issue.add_argument("name", metavar="NAME", help="the user; also the name of the files")
     issue.add_argument("--role", required=True, choices=[role.value for role in Role])
-    issue.add_argument("--force", action="store_true", help="replace the user's files")
+    issue.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the user's files; earlier certificates of theirs stay valid until revoked",
+    )
     _add_days(issue)
 
     renew = _add(commands, "renew-server", _renew_server, "replace the server's certificate")
@@ -95,13 +102,27 @@ def _issue(args: argparse.Namespace, store: PkiStore) -> int:
                 f"{store.certificate_file(name)} or its key exists; --force replaces them",
             )
         ca = store.read_pair(CA_NAME)
+        earlier = _valid_of(name, store)
         pair = pki.issue_client(ca, name=name, role=Role(args.role), days=args.days)
         # The record first: there is no certificate that cannot be revoked by its name.
         store.record_issued(pair.certificate)
         store.write_pair(name, pair, replace=args.force)
     print(f"issued {store.certificate_file(name)} and {store.key_file(name)}")
     print(f"serial number {pair.certificate.serial_number:x}")
+    for row in earlier:
+        serial, directory = row["serial"], shlex.quote(str(args.dir))
+        print(f"an earlier one ({row['role']}) is valid until {row['not_after']}; to revoke it:")
+        print(f"  jobworker cert revoke {serial} --dir {directory}")
     return 0
+
+
+def _valid_of(name: UserName, store: PkiStore) -> Sequence[dict[str, str]]:
+    """What still lets somebody in as this user: new files do not end the old certificates."""
+    return [
+        row
+        for row in _rows(store)
+        if (row["name"], row["state"]) == (name, "valid") and row["role"] != _SERVER_ROLE
+    ]
 
 
 def _renew_server(args: argparse.Namespace, store: PkiStore) -> int:
@@ -136,9 +157,7 @@ def _revoke(args: argparse.Namespace, store: PkiStore) -> int:
 
 
 def _list(args: argparse.Namespace, store: PkiStore) -> int:
-    revoked = {entry.serial for entry in revocations_of(store.read_crl())}
-    now = datetime.datetime.now(datetime.UTC)
-    rows = [_row(certificate, revoked, now) for certificate in store.issued()]
+    rows = _rows(store)
     if args.output == "json":
         print(json.dumps(rows, indent=2))
         return 0
@@ -149,6 +168,13 @@ def _list(args: argparse.Namespace, store: PkiStore) -> int:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         print("  ".join(cells).rstrip())
     return 0
+
+
+def _rows(store: PkiStore) -> Sequence[dict[str, str]]:
+    """Of every certificate that was issued, the oldest first."""
+    revoked = {entry.serial for entry in revocations_of(store.read_crl())}
+    now = datetime.datetime.now(datetime.UTC)
+    return [_row(certificate, revoked, now) for certificate in store.issued()]
 
 
 def _row(
@@ -192,7 +218,7 @@ def _name_and_role(certificate: x509.Certificate) -> tuple[str, str]:
         principal = parse_principal(certificate)
     except UnauthenticatedError:  # the server's
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return ", ".join(str(name.value) for name in names), "server"
+        return ", ".join(str(name.value) for name in names), _SERVER_ROLE
     return principal.name, principal.role.value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,30 @@ def test_force_renews_and_the_old_one_is_still_revocable(
     assert states(directory, capsys)["alice"] == ["valid", "valid"]
     assert cert(directory, "revoke", "alice") == 0
     assert states(directory, capsys)["alice"] == ["revoked", "revoked"]
+
+
+def test_a_new_certificate_names_the_earlier_ones_that_still_let_the_user_in(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = PkiStore(directory / "pki")
+    past = Wanted(not_before=utc_now() - days(2), not_after=utc_now() - days(1))
+    store.record_issued(forge(store.read_pair("ca"), past).certificate)
+    old = read_certificate(store.certificate_file("alice"))
+    assert cert(directory, "issue", "alice", "--role", "admin", "--force") == 0
+    lines = capsys.readouterr().out.splitlines()
+    until = f"{old.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+    (told,) = (line for line in lines if line.startswith("an earlier one"))
+    assert told == f"an earlier one (user) is valid until {until}; to revoke it:"
+
+    (command,) = (line for line in lines if "cert revoke" in line)
+    assert main(shlex.split(command)[1:]) == 0
+    assert f"serial number {old.serial_number:x}" in capsys.readouterr().out
+    assert is_accepted(directory, "alice")
+    assert sorted(states(directory, capsys)["alice"]) == ["expired", "revoked", "valid"]
+    assert cert(directory, "revoke", "alice") == 0
+    capsys.readouterr()
+    assert cert(directory, "issue", "alice", "--role", "user", "--force") == 0
+    assert "an earlier one" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["ca", "server", "../x", "-x", "a b"])
