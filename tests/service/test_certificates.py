@@ -115,7 +115,7 @@ async def test_who_am_i_tells_what_the_certificate_says(place: ServicePlace) -> 
     assert answer.certificate_not_after.ToDatetime(datetime.UTC) == certificate.not_valid_after_utc
 
 
-async def test_a_revoked_certificate_is_refused_on_an_open_connection(
+async def test_a_revoked_certificate_is_refused_on_an_open_connection_and_on_a_new_one(
     place: ServicePlace,
 ) -> None:
     async with (
@@ -133,6 +133,11 @@ async def test_a_revoked_certificate_is_refused_on_an_open_connection(
         assert "revoked" in str(refusal.error)
         with refused() as refusal:
             await alice.WhoAmI(pb.WhoAmIRequest())
+        assert refusal.code == "UNAUTHENTICATED"
+        assert "revoked" in str(refusal.error)
+        async with service.client("alice") as again:
+            with refused() as refusal:
+                await again.WhoAmI(pb.WhoAmIRequest())
         assert refusal.code == "UNAUTHENTICATED"
         assert "revoked" in str(refusal.error)
         await bob.WhoAmI(pb.WhoAmIRequest())

@@ -133,7 +133,8 @@ def _add_stop(verbs: _Verbs) -> None:
     verb = _add(verbs, "stop", "jobworker.cli.jobs:stop", text)
     verb.add_argument("jobs", metavar="JOB", nargs="+", help=_JOB_HELP)
     how = verb.add_mutually_exclusive_group()
-    how.add_argument("--grace", metavar="TIME", help="from SIGTERM to SIGKILL (default: 10s)")
+    text = "from SIGTERM to SIGKILL (default: that of the service)"
+    how.add_argument("--grace", metavar="TIME", help=text)
     how.add_argument("--kill", action="store_true", help="SIGKILL at once")
     verb.add_argument("--no-wait", action="store_true", help="do not wait until they have ended")
 

@@ -82,8 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="name or address under which clients reach the service; may be repeated "
-        "(localhost always works)",
+        help="name or address under which clients reach the service; may be repeated (its "
+        "certificate is for localhost too); the first says where it listens: on that address "
+        "alone, for localhost (the default) on 127.0.0.1, for another name on every address",
     )
     parser.add_argument(
         "--user", action="append", metavar="NAME", help="a standard user (default: alice)"

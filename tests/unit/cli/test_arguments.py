@@ -16,6 +16,14 @@ def parse(*argv: str):
     return build_parser().parse_args(argv)
 
 
+def test_the_grace_of_a_stop_is_that_of_the_service(capfd: pytest.CaptureFixture[str]) -> None:
+    assert parse("stop", "abc").grace is None
+    with pytest.raises(SystemExit):
+        parse("stop", "--help")
+    text = " ".join(capfd.readouterr().out.split())
+    assert "from SIGTERM to SIGKILL (default: that of the service)" in text
+
+
 @given(command=words.filter(bool))
 def test_everything_after_two_dashes_is_the_command_as_it_stands(command: list[str]) -> None:
     assert parse("run", "--name", "x", "--", *command).command == command

@@ -87,6 +87,15 @@ def test_it_listens_where_its_hosts_lead(tmp_path: Path, hosts: list[str], liste
     assert str(load_config(tmp_path / "d/jobworker.toml").server.listen) == listen
 
 
+def test_the_help_says_where_it_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a service at 10.0.0.1 it once promised that localhost leads to it."""
+    with pytest.raises(SystemExit):
+        main(["init", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "localhost always works" not in text
+    assert "the first says where it listens: on that address alone" in text
+
+
 @pytest.mark.parametrize(
     ("options", "state_dir"),
     [
