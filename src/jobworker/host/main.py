@@ -22,8 +22,9 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2  # argparse's own
 
-#: 128 + SIGINT, as every shell shows it.
+#: 128 + SIGINT and 128 + SIGPIPE, as every shell shows them.
 _EXIT_INTERRUPTED: Final = 130
+_EXIT_BROKEN_PIPE: Final = 141
 
 
 class _Subcommand(Protocol):
@@ -67,12 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_usage(sys.stderr)
             print("jobworker: a subcommand is required; see jobworker --help", file=sys.stderr)
             return EXIT_USAGE
-        return run(args)
+        code = run(args)
+        sys.stdout.flush()
     except JobWorkerError as error:
         print(f"jobworker: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as head(1) has.  What is still buffered would be
+        # written, and fail, once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_BROKEN_PIPE
+    return code
 
 
 def _make_parser(

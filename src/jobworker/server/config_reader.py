@@ -121,7 +121,8 @@ def _convert(value: object, hint: Any) -> Any:  # noqa: ANN401 -- a type hint, a
         return None
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _parse_choice(value, hint)
-    if hint is Address:  # a dataclass, which msgspec would take from a table
+    # A dataclass, which msgspec would take from a table.
+    if Address in (hint, *typing.get_args(hint)):
         if not isinstance(value, str):
             raise msgspec.ValidationError(f"it takes text, such as {_EXAMPLES[Address]}")
         return parse_address(value)

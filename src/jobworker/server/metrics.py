@@ -22,6 +22,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     start_http_server,
 )
 
@@ -38,7 +39,10 @@ from jobworker.worker import Worker
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 #: Callers may make up as many names of methods as they like.
 _UNKNOWN: Final = "unknown"
-_LIVE: Final = tuple(state for state in JobState if state is not JobState.ENDED)
+_LIVE: Final = (JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
+
+# A second series for each counter, which few look at.
+disable_created_metrics()
 
 
 class Metrics:

@@ -90,6 +90,7 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     text = """
         [server]
         listen = "[::1]:0"
+        metrics = "127.0.0.1:9465"
         shutdown = "stop"
         heartbeat = "500ms"
         [policy.admin]
@@ -106,6 +107,7 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     config = load(tmp_path, text)
     assert config.server.listen == Address("::1", 0)
     assert str(config.server.listen) == "[::1]:0"
+    assert config.server.metrics == Address("127.0.0.1", 9465)
     assert config.server.shutdown is Shutdown.STOP
     assert config.server.heartbeat == 0.5
     policy = config.policies[Role.ADMIN]
@@ -194,6 +196,7 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         ("server = 3", "$.server: it takes a table"),
         ("[server]\nlisten = { host = 'x', port = 1 }", "$.server.listen: it takes text"),
         ("[server]\nlisten = 'x:70000'", "$.server.listen: it takes HOST:PORT"),
+        ("[server]\nmetrics = 9465", "$.server.metrics: it takes text"),
         ("[server]\nheartbeat = '0s'", "$.server.heartbeat: it takes 100ms to 5s"),
         ("[server]\nheartbeat = '99ms'", "$.server.heartbeat: it takes 100ms to 5s"),
         ("[server]\nheartbeat = '5.001s'", "$.server.heartbeat: it takes 100ms to 5s"),
