@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -214,6 +215,17 @@ def remove_cgroups(name: str) -> None:
     for parent in cgroup_parents(name):
         for folder, _, _ in os.walk(parent, topdown=False):
             Path(folder).rmdir()
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Within the block this process can open nothing; what it has open it may use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # -- the daemon ------------------------------------------------------------------------------------

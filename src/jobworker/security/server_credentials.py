@@ -74,7 +74,9 @@ class _Source:
     def __init__(self, files: ServerFiles) -> None:
         self._files = files
         self._lock = threading.Lock()
-        self._seen = _signature(files)
+        self._seen: tuple[object, ...] | None = _signature(files)
+        """Of the files in ``material``; ``None`` after a failure, so that they are read again."""
+        self._problem: str | None = None
         self.material = load_server_files(files)
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
@@ -83,20 +85,25 @@ class _Source:
             signature = _signature(self._files)
             if signature == self._seen:
                 return None
-            self._seen = signature
             try:
                 material = load_server_files(self._files)
             except FailedPreconditionError as error:
-                # Also while somebody is between replacing the certificate and its key.
-                logger.error(  # noqa: TRY400 -- an operator's mistake, the traceback says nothing
-                    "server certificate not reloaded", extra={"problem": str(error)}
-                )
+                self._not_reloaded(str(error))
                 return None
+            self._seen, self._problem = signature, None
             if material == self.material:
                 return None
             self.material = material
         logger.info("server certificate reloaded")
         return _configuration(material)
+
+    def _not_reloaded(self, problem: str) -> None:
+        # Also while somebody is between replacing the certificate and its key.  Good files may be
+        # unreadable for a moment: they are read before each handshake, and the log is told once.
+        self._seen = None
+        if problem != self._problem:
+            logger.error("server certificate not reloaded", extra={"problem": problem})
+        self._problem = problem
 
 
 def load_server_files(files: ServerFiles) -> _Material:

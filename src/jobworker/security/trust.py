@@ -20,7 +20,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -45,6 +45,9 @@ PARSE_ERRORS: Final = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+
+FileSignature: TypeAlias = tuple[int, ...]
+_Signatures: TypeAlias = tuple[FileSignature | None, FileSignature | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,8 @@ class TrustStore:
         self.crl_file = crl_file
         self.problem: str | None = None
         """Why the files as they are now are not in force; ``None`` while they are."""
-        self._seen = self._signature()
+        self._seen: _Signatures | None = self._signatures()
+        """Of the files that are in force; ``None`` after a failure, so that they are read again."""
         self._state = _load(ca_file, crl_file)
         self._generation = 0
         self._lock = threading.Lock()
@@ -98,20 +102,17 @@ class TrustStore:
             return self._reload()
 
     def _reload(self) -> bool:
-        signature = self._signature()
-        if signature == self._seen:
-            return False
         # Taken before the reading: what changes in between is found at the next look.
-        self._seen = signature
+        signatures = self._signatures()
+        if signatures == self._seen:
+            return False
         try:
             state = _load(self.ca_file, self.crl_file)
             _refuse_older(self._state, state)
         except FailedPreconditionError as error:
-            self.problem = str(error)
-            logger.error(  # noqa: TRY400 -- it is an operator's mistake, the traceback says nothing
-                "trust files not reloaded", extra={"problem": self.problem}
-            )
+            self._not_reloaded(str(error))
             return False
+        self._seen = signatures
         self.problem = None
         if state == self._state:
             return False
@@ -119,6 +120,14 @@ class TrustStore:
         self._generation += 1
         logger.info("trust files reloaded", extra={"generation": self._generation})
         return True
+
+    def _not_reloaded(self, problem: str) -> None:
+        # Good files may be unreadable for a moment, for want of descriptors say: they are read
+        # again at each look, although they do not change, and the log is told once.
+        self._seen = None
+        if problem != self.problem:
+            logger.error("trust files not reloaded", extra={"problem": problem})
+        self.problem = problem
 
     def check_issued(self, leaf: x509.Certificate) -> None:
         """Raises UnauthenticatedError unless a CA of ours signed it.  The slow half: cache it."""
@@ -141,11 +150,11 @@ class TrustStore:
             return issuer
         raise UnauthenticatedError("it was not issued by a CA that this service trusts")
 
-    def _signature(self) -> tuple[tuple[int, ...] | None, ...]:
+    def _signatures(self) -> _Signatures:
         return file_signature(self.ca_file), file_signature(self.crl_file)
 
 
-def file_signature(path: Path) -> tuple[int, ...] | None:
+def file_signature(path: Path) -> FileSignature | None:
     """Changes whenever the file is replaced or written; ``None`` where there is none.  Blocks."""
     try:
         found = path.stat()

@@ -6,8 +6,8 @@ A write is not: gRPC takes no status while it still holds a message, so a client
 is told once it reads on, and gets nothing more before that.
 
 The expiry is a timer; revocations arrive by ``recheck``, which whoever reloads the trust files
-calls.  Besides, each stream asks again from time to time while it sends, for the day when a clock
-was set forward or a change of the files was missed.
+calls: asking looks at no file (watch.py of the package security sees to that).  Besides, each
+stream asks again from time to time while it sends, for the day when a clock was set forward.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from support.certificates import (
     make_installation,
     utc_now,
 )
+from support.faults import no_descriptors_left
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,18 @@ def test_a_damaged_file_is_complained_of_once(
     assert source.fetch() is None
     assert [record.message for record in caplog.records] == ["server certificate not reloaded"]
     assert str(files.certificate) in caplog.records[0].__dict__["problem"]
+
+
+def test_a_good_certificate_that_could_not_be_read_is_read_at_the_next_handshake(
+    tmp_path: Path,
+) -> None:
+    installation = make_installation(tmp_path / "pki")
+    source = _Source(server_files(installation))
+    renewed = pki.issue_server(installation.ca, hosts=["a"])
+    installation.store.write_pair("server", renewed, replace=True)
+    with no_descriptors_left():
+        assert source.fetch() is None
+    assert source.fetch() is not None
 
 
 def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path) -> None:

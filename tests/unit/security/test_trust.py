@@ -11,6 +11,7 @@ from jobworker.errors import FailedPreconditionError, UnauthenticatedError
 from jobworker.security import pki
 from jobworker.security.trust import TrustStore
 from support.certificates import Installation, Wanted, forge, make_installation
+from support.faults import no_descriptors_left
 
 
 @pytest.fixture
@@ -68,6 +69,23 @@ def test_a_list_that_is_damaged_later_leaves_the_last_good_one_in_force(
 
     crl_file.write_bytes(good)
     assert not trust.reload()
+    assert trust.problem is None
+
+
+def test_good_files_that_could_not_be_read_are_read_at_the_next_look(
+    installation: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    trust = open_trust(installation)
+    alice = installation.store.read_pair("alice")
+    installation.revoke(alice.certificate)
+    with no_descriptors_left():
+        assert not trust.reload()
+        assert not trust.reload()
+    assert trust.problem is not None
+    assert trust.problem.endswith("Too many open files")
+    assert [record.message for record in caplog.records] == ["trust files not reloaded"]
+    assert trust.reload()
+    assert is_revoked(trust, alice)
     assert trust.problem is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from jobworker.security import pki
+from jobworker.security.store import PkiStore
 from jobworker.security.trust import TrustStore
 from jobworker.security.watch import watch_trust
 from support.certificates import Installation, make_installation
@@ -50,8 +52,9 @@ class Follower:
         self._news = asyncio.Condition()
         self._generation = 0
 
-    async def run(self, trust: TrustStore) -> None:
-        async with contextlib.aclosing(watch_trust(trust)) as changes:
+    async def run(self, trust: TrustStore, look_every_s: float) -> None:
+        watching = watch_trust(trust, look_every_s=look_every_s)
+        async with contextlib.aclosing(watching) as changes:
             async for generation in changes:
                 async with self._news:
                     self._generation = generation
@@ -63,10 +66,10 @@ class Follower:
 
 
 @contextlib.asynccontextmanager
-async def following(trust: TrustStore) -> AsyncIterator[Follower]:
+async def following(trust: TrustStore, *, look_every_s: float = 60) -> AsyncIterator[Follower]:
     follower = Follower()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(follower.run(trust))
+        task = tasks.create_task(follower.run(trust, look_every_s))
         yield follower
         task.cancel()
 
@@ -115,6 +118,82 @@ async def test_a_directory_that_is_replaced_is_watched_on(
         await follower.reached(1)
         await asyncio.to_thread(revoke, installation, "alice")
         await follower.reached(2)
+
+
+def trust_by_links(names: Path, target: Path) -> TrustStore:
+    """The files of one directory, by links in another."""
+    names.mkdir()
+    for name in ("ca.pem", "ca.crl"):
+        (names / name).symlink_to(target / name)
+    return TrustStore(ca_file=names / "ca.pem", crl_file=names / "ca.crl")
+
+
+async def test_links_are_followed_to_the_files(installation: Installation, tmp_path: Path) -> None:
+    """As configuration management lays them out."""
+    trust = await asyncio.to_thread(trust_by_links, tmp_path / "names", Path("..", "pki"))
+    async with following(trust) as follower:
+        await asyncio.to_thread(revoke, installation, "alice")
+        await follower.reached(1)
+        await asyncio.to_thread(revoke, installation, "bob")
+        await follower.reached(2)
+
+
+async def test_links_on_the_way_to_the_files_are_watched_too(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """As Kubernetes mounts secrets: their directory is a link, which is replaced."""
+    current = tmp_path / "secret" / "..data"
+
+    def lay_out() -> TrustStore:
+        current.parent.mkdir()
+        current.symlink_to(installation.store.directory)
+        return trust_by_links(tmp_path / "names", current / ".." / "pki")
+
+    def replace(user: str, version: Path) -> None:
+        shutil.copytree(current, version / "pki")
+        revoke(Installation(PkiStore(version / "pki")), user)
+        link = current.with_name("..next")
+        link.symlink_to(version / "pki")
+        link.rename(current)
+
+    trust = await asyncio.to_thread(lay_out)
+    async with following(trust) as follower:
+        await asyncio.to_thread(replace, "alice", tmp_path / "second")
+        await follower.reached(1)
+        await asyncio.to_thread(replace, "bob", tmp_path / "third")
+        await follower.reached(2)
+
+
+async def test_links_that_lead_round_in_a_circle_lead_nowhere(
+    installation: Installation, trust: TrustStore
+) -> None:
+    crl_file = installation.store.crl_file
+    good = crl_file.with_suffix(".good")
+
+    def go_in_a_circle() -> None:
+        crl_file.rename(good)
+        crl_file.symlink_to(crl_file.name)
+
+    async with following(trust) as follower:
+        await asyncio.to_thread(go_in_a_circle)
+        await asyncio.to_thread(good.rename, crl_file)
+        await asyncio.to_thread(revoke, installation, "alice")
+        await follower.reached(1)
+
+
+async def test_a_change_that_the_kernel_does_not_tell_of_is_found(
+    installation: Installation, trust: TrustStore, tmp_path: Path
+) -> None:
+    """By another name for the file, as on another host of a network file system."""
+    other_name = tmp_path / "elsewhere" / "ca.crl"
+    other_name.parent.mkdir()
+    other_name.hardlink_to(installation.store.crl_file)
+    later = pki.make_crl(installation.ca, [], number=2)
+    async with following(trust, look_every_s=0.05) as follower:
+        await asyncio.to_thread(
+            other_name.write_bytes, later.public_bytes(serialization.Encoding.PEM)
+        )
+        await follower.reached(1)
 
 
 async def test_nothing_is_done_while_nothing_changes(
