@@ -192,6 +192,10 @@ async def test_systemd_is_told_and_a_second_signal_ends_at_once(
         ):
             assert (await loop.sock_recv(told, 4096)).startswith(b"READY=1\nSTATUS=")
             job = await start(alice, STUBBORN)
+            # Before that it does not yet ignore the signal.
+            stream = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True))
+            assert (await anext(aiter(stream))).chunk.data == b"ready\n"
+            stream.cancel()
             # A call that the daemon gives some time to finish.
             tasks.create_task(_stop_in_vain(alice, job.id))
             changes = alice.WatchJobs(pb.WatchJobsRequest())
