@@ -112,15 +112,53 @@ async def test_the_streams_of_one_user_are_bounded(place: ServicePlace) -> None:
         with refused() as refusal:
             await open_watch(alice)
         assert refusal.code == "RESOURCE_EXHAUSTED"
-        assert str(refusal.error) == "cannot open a stream: alice has 2 open, which is the most"
+        assert str(refusal.error) == (
+            "cannot open a stream: alice has 2 streams and waiting stops, which is the most"
+        )
         await open_watch(bob)
         with refused() as refusal:
             await open_watch(bob)
-        assert str(refusal.error) == "cannot open a stream: 3 are open, which is the most"
+        assert str(refusal.error) == (
+            "cannot open a stream: there are 3 streams and waiting stops, which is the most"
+        )
         # Other calls are none of its business.
         await alice.WhoAmI(pb.WhoAmIRequest())
         first.cancel()
         await service.audit.wait(1, event="end", method=WATCH, user="alice", outcome="CANCELLED")
+        await open_watch(alice)
+
+
+async def test_stops_that_wait_are_bounded_with_the_streams(place: ServicePlace) -> None:
+    async with (
+        place.open(max_streams_per_user=2) as service,
+        service.client("alice") as alice,
+        service.client("admin") as admin,
+    ):
+        stubborn = await start(alice, "trap '' TERM; echo ready; while :; do sleep 60 & wait; done")
+        other = await start(alice, "exec sleep 60")
+        reading = admin.StreamOutput(pb.StreamOutputRequest(job_id=stubborn.id, follow=True))
+        assert (await anext(aiter(reading))).chunk.data == b"ready\n"
+        changes = await open_watch(alice)
+        waiting = alice.StopJob(pb.StopJobRequest(job_id=stubborn.id))
+        async for change in changes:
+            if change.job.state == pb.JOB_STATE_STOPPING:
+                break
+        with refused() as refusal:
+            await alice.StopJob(pb.StopJobRequest(job_id=other.id))
+        assert refusal.code == "RESOURCE_EXHAUSTED"
+        assert str(refusal.error) == (
+            f"cannot stop job {other.id} and wait for its end: alice has 2 streams and waiting"
+            " stops, which is the most; nothing was done: with no_wait it is stopped all the same"
+        )
+        found = (await alice.GetJob(pb.GetJobRequest(job_id=other.id))).job
+        assert found.state == pb.JOB_STATE_RUNNING
+        with refused() as refusal:
+            await open_watch(alice)
+        assert refusal.code == "RESOURCE_EXHAUSTED"
+        stopped = await alice.StopJob(pb.StopJobRequest(job_id=other.id, no_wait=True))
+        assert stopped.job.state in {pb.JOB_STATE_STOPPING, pb.JOB_STATE_ENDED}
+        await admin.StopJob(pb.StopJobRequest(job_id=stubborn.id, grace={}, no_wait=True))
+        assert (await waiting).job.state == pb.JOB_STATE_ENDED
         await open_watch(alice)
 
 

@@ -34,7 +34,8 @@ state_dir = $state_dir
 shutdown = "leave"
 # Connections at one time.
 max_connections = 1000
-# Output and watch streams at one time, of everybody together and of each user.
+# Output and watch streams and stops that wait for the job's end at one time, of everybody
+# together and of each user.
 max_streams = 1000
 max_streams_per_user = 200
 # A stream that has nothing to say for so long gives a sign of life; 100ms to 5s, since

@@ -37,7 +37,7 @@ ACTIONS: Final[Mapping[str, Action | Open]] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Open.TO_EVERY_ROLE,
 }
 
-#: They last; unlike the others they are counted and bounded.
+#: They last; unlike the others they are counted and bounded (as is StopJob while it waits).
 STREAMS: Final = frozenset(
     {
         _OURS + "StreamOutput",

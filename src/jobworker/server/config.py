@@ -61,7 +61,7 @@ class ServerSection:
     shutdown: Shutdown = Shutdown.LEAVE
     max_connections: _Count = 1000
     max_streams: _Count = 1000
-    """Output and watch streams at one time, of everybody together."""
+    """Output and watch streams and waiting stops at one time, of everybody together."""
     max_streams_per_user: _Count = 200
     heartbeat: Seconds = field(default=Seconds(5))
     """A stream that has nothing to say for so long gives a sign of life."""

@@ -83,7 +83,7 @@ async def open_service(config: Config, worker: Worker) -> AsyncIterator[RunningS
             max_connections=config.server.max_connections,
             max_streams=config.server.max_streams,
         )
-        health = _add_services(server, config, worker)
+        health = _add_services(server, config, worker, streams)
         port = listen(server, config.server.listen, await asyncio.to_thread(_credentials, config))
         watching = tasks.create_task(_end_revoked(trust, streams, look))
         await server.start()
@@ -115,10 +115,12 @@ async def _open_metrics(
         yield metrics.count_call, real_address
 
 
-def _add_services(server: grpc.aio.Server, config: Config, worker: Worker) -> HealthService:
+def _add_services(
+    server: grpc.aio.Server, config: Config, worker: Worker, streams: OpenStreams
+) -> HealthService:
     """Ours, health and reflection; all of them pass the gate."""
     settings = ServiceSettings(policies=config.policies, heartbeat_s=float(config.server.heartbeat))
-    service = JobWorkerService(worker, settings)
+    service = JobWorkerService(worker, settings, streams)
     server.add_generic_rpc_handlers((service_handler(service),))
     health = HealthService(SERVICE.full_name)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -34,12 +34,14 @@ from jobworker.model.job import JobFilter
 from jobworker.model.policy import JobPolicy
 from jobworker.security.policy import Action, Role, Scope, require_access, require_grant
 from jobworker.server.calls import Call, current_call
+from jobworker.server.streams import OpenStreams
 from jobworker.worker import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, Worker
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["JobWorker"]
 
 #: gRPC clients take answers of 4 MiB by default; a page of jobs that would be larger is cut.
 _PAGE_BYTES_MAX: Final = 3 * 1024 * 1024
+_STOP_WITHOUT_WAITING: Final = "nothing was done: with no_wait it is stopped all the same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +58,11 @@ class ServiceSettings:
 class JobWorkerService:
     """One method for each RPC."""
 
-    def __init__(self, worker: Worker, settings: ServiceSettings) -> None:
+    def __init__(self, worker: Worker, settings: ServiceSettings, streams: OpenStreams) -> None:
+        """streams: among which the stops that wait are counted."""
         self._worker = worker
         self._settings = settings
+        self._streams = streams
 
     async def start_job(self, request: pb.StartJobRequest, call: Call) -> pb.StartJobResponse:
         if request.spec.limits.ByteSize():
@@ -85,10 +89,18 @@ class JobWorkerService:
         grace_s = None
         if request.HasField("grace"):
             grace_s = duration_from_proto(request.grace, "grace")
-        # A client whose deadline passes while this waits has stopped the job all the same.
-        job = await self._worker.stop(
-            job_id, stopped_by=call.principal.name, grace_s=grace_s, wait=not request.no_wait
-        )
+        with contextlib.ExitStack() as waiting:
+            if not request.no_wait:
+                # Until the job has ended, which may take as long as its grace: one user who has
+                # many could otherwise take the calls of everybody.
+                action = f"stop job {job_id} and wait for its end"
+                waiting.enter_context(
+                    self._streams.admit(call, action=action, advice=_STOP_WITHOUT_WAITING)
+                )
+            # A client whose deadline passes while this waits has stopped the job all the same.
+            job = await self._worker.stop(
+                job_id, stopped_by=call.principal.name, grace_s=grace_s, wait=not request.no_wait
+            )
         return pb.StopJobResponse(job=convert.job_to_proto(job))
 
     async def get_job(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:

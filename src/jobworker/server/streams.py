@@ -1,9 +1,9 @@
 """Calls that last: how many there may be, and when they must end.
 
-Owns: the bounds on open streams, and ending them at the moment at which their certificate expires,
-is revoked or loses its CA, or the service shuts down.  A wait for the next message is cut off then.
-A write is not: gRPC takes no status while it still holds a message, so a client that does not read
-is told once it reads on, and gets nothing more before that.
+Owns: the bounds on open streams and on stops that wait, and ending streams at the moment at which
+their certificate expires, is revoked or loses its CA, or the service shuts down.  A wait for the
+next message is cut off then.  A write is not: gRPC takes no status while it still holds a message,
+so a client that does not read is told once it reads on, and gets nothing more before that.
 
 The expiry is a timer; revocations arrive by ``recheck``, which whoever reloads the trust files
 calls: asking looks at no file (watch.py of the package security sees to that).  Besides, each
@@ -36,7 +36,7 @@ _GOING_DOWN: Final = "the service is shutting down"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamBounds:
-    """How many streams may be open at one time."""
+    """How many streams and waiting stops there may be at one time."""
 
     total: int
     per_user: int
@@ -122,13 +122,16 @@ class OpenStreams:
         self._is_closed = False
 
     @contextlib.contextmanager
-    def admit(self, call: Call) -> Iterator[OpenStream]:
-        """Count a stream for the length of the block.
+    def admit(
+        self, call: Call, *, action: str = "open a stream", advice: str | None = None
+    ) -> Iterator[OpenStream]:
+        """Count a call that lasts for the length of the block.
 
-        Raises ResourceExhaustedError if there are too many.
+        Raises ResourceExhaustedError if there are too many: the action cannot be done, and the
+        advice is what can.
         """
         user = call.principal.name
-        self._check_room(user)
+        self._check_room(user, action, advice)
         stream = OpenStream(call, self._authenticator)
         self._open.add(stream)
         self._by_user[user] += 1
@@ -153,15 +156,16 @@ class OpenStreams:
         for stream in tuple(self._open):
             stream.end(UnavailableError("go on with the stream", _GOING_DOWN))
 
-    def _check_room(self, user: UserName) -> None:
+    def _check_room(self, user: UserName, action: str, advice: str | None) -> None:
         if self._is_closed:
-            raise UnavailableError("open a stream", _GOING_DOWN)
+            raise UnavailableError(action, _GOING_DOWN)
         if self._by_user[user] >= self._bounds.per_user:
-            why = f"{user} has {self._bounds.per_user} open, which is the most"
-            raise ResourceExhaustedError("open a stream", why)
-        if len(self._open) >= self._bounds.total:
-            why = f"{self._bounds.total} are open, which is the most"
-            raise ResourceExhaustedError("open a stream", why)
+            why = f"{user} has {self._bounds.per_user} streams and waiting stops, which is the most"
+        elif len(self._open) >= self._bounds.total:
+            why = f"there are {self._bounds.total} streams and waiting stops, which is the most"
+        else:
+            return
+        raise ResourceExhaustedError(action, why if advice is None else f"{why}; {advice}")
 
 
 def _seconds_until(moment: datetime.datetime) -> float:

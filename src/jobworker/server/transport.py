@@ -20,7 +20,7 @@ from jobworker.server.config_reader import Address
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
 #: Of one connection: above it a client's calls wait in the client.
 _CALLS_PER_CONNECTION_MAX: Final = 512
-#: Unary calls at one time, besides the streams, of all connections.
+#: Unary calls at one time, besides the streams and the stops that wait, of all connections.
 _UNARY_CALLS_MAX: Final = 1000
 #: A peer that vanished without a word is noticed after the two together.
 KEEPALIVE_TIME_MS: Final = 20_000

@@ -105,6 +105,9 @@ class JobWorkerServicer:
     def StopJob(self, request, context):
         """Ends a job with all its processes: SIGTERM, a grace period, SIGKILL.  Idempotent: stopping a
         job that has ended changes nothing and answers the job as it is.
+
+        RESOURCE_EXHAUSTED: too many streams of this user are open and stops of this user wait; nothing
+        was done.  Never with `no_wait`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
