@@ -26,7 +26,12 @@ from jobworker.client.backoff import Backoff, Patience
 from jobworker.client.connection import Connection, open_connection
 from jobworker.client.follow import OutputCursor
 from jobworker.client.target import Target
-from jobworker.errors import JobNotFoundError, UnavailableError
+from jobworker.errors import (
+    JobNotFoundError,
+    JobWorkerError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from jobworker.model.ids import JobId, RequestId
 from jobworker.model.job import Job, JobFilter, JobPage
 from jobworker.model.limits import Limits
@@ -161,7 +166,9 @@ class Client:
                 job_id, cursor, follow=follow, stream=stream, exact_times=exact_times
             )
             messages = self._connection.stream(self._connection.stream_output, request)
-            failure = UnavailableError("read on", "the stream ended before the output did")
+            failure: JobWorkerError = UnavailableError(
+                "read on", "the stream ended before the output did"
+            )
             async with contextlib.aclosing(messages):
                 try:
                     async for message in messages:
@@ -172,9 +179,9 @@ class Client:
                             yield event
                         if isinstance(event, EndOfOutput):
                             return
-                except UnavailableError as error:
+                except (UnavailableError, ResourceExhaustedError) as error:
                     failure = error
-            await self._connection.recover(backoff, failure)
+            await self._before_resuming(backoff, failure)
 
     async def update_limits(self, job_id: JobId, limits: Limits) -> Job:
         """Change the given limits of a running job; its history tells of it.  Admins only."""
@@ -204,16 +211,27 @@ class Client:
         backoff = Backoff(self._connection.patience.resume_s)
         while True:
             messages = self._connection.stream(self._stub.WatchJobs, request)
-            failure = UnavailableError("watch jobs", "the service ended the stream")
+            failure: JobWorkerError = UnavailableError("watch jobs", "the service ended the stream")
             async with contextlib.aclosing(messages):
                 try:
                     async for message in messages:
                         backoff.progress()
                         has_job = message.HasField("job")
                         yield convert.job_from_proto(message.job) if has_job else None
-                except UnavailableError as error:
+                except (UnavailableError, ResourceExhaustedError) as error:
                     failure = error
+            await self._before_resuming(backoff, failure)
+
+    async def _before_resuming(self, backoff: Backoff, failure: JobWorkerError) -> None:
+        """Wait before a stream is asked for again; raises when that is over or would not help."""
+        if isinstance(failure, UnavailableError):
             await self._connection.recover(backoff, failure)
+        elif backoff.attempts:
+            # The stream that broke may be among those that are too many: the service notices later
+            # than we do that nobody is at its other end.
+            await backoff.pause(failure)
+        else:
+            raise failure
 
 
 def _stream_request(

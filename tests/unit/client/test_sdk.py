@@ -17,6 +17,7 @@ from jobworker.errors import (
     DeadlineExceededError,
     JobNotFoundError,
     PermissionDeniedError,
+    ResourceExhaustedError,
     StartFailedError,
     UnavailableError,
     UnreachableError,
@@ -235,6 +236,81 @@ async def test_an_error_of_the_service_is_not_tried_again(installation) -> None:
         with pytest.raises(JobNotFoundError, match=f"cannot find job '{JOB}'"):
             await text_of(client)
     assert len(service.requests) == 1
+
+
+TOO_MANY = ResourceExhaustedError("open a stream", "alice has 1, which is the most")
+
+
+async def test_a_resumed_stream_waits_until_its_broken_one_no_longer_counts(installation) -> None:
+    service = ScriptedService()
+
+    async def stream(request, context):
+        if len(service.requests) == 1:
+            yield piece(0, b"before")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+        if len(service.requests) < 4:
+            await refuse(context, TOO_MANY)
+        yield piece(6, b" after")
+        yield end(12)
+
+    service.handlers["StreamOutput"] = stream
+    async with connected(service, installation) as client:
+        assert await text_of(client) == b"before after"
+    assert len(service.requests) == 4
+
+
+async def test_a_resumed_stream_for_which_there_is_never_room_fails_in_the_end(
+    installation,
+) -> None:
+    service = ScriptedService()
+
+    async def stream(request, context):
+        if len(service.requests) == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+        await refuse(context, TOO_MANY)
+        yield
+
+    service.handlers["StreamOutput"] = stream
+    async with connected(service, installation) as client:
+        with pytest.raises(ResourceExhaustedError, match="alice has 1"):
+            await text_of(client)
+    assert len(service.requests) > 2
+
+
+async def test_a_first_stream_for_which_there_is_no_room_fails_at_once(installation) -> None:
+    service = ScriptedService()
+
+    async def stream(request, context):
+        await refuse(context, TOO_MANY)
+        yield
+
+    service.handlers["StreamOutput"] = stream
+    service.handlers["WatchJobs"] = stream
+    async with connected(service, installation) as client:
+        with pytest.raises(ResourceExhaustedError):
+            await text_of(client)
+        with pytest.raises(ResourceExhaustedError):
+            await anext(client.watch())
+    assert len(service.requests) == 2
+
+
+async def test_a_resumed_watch_waits_until_its_broken_one_no_longer_counts(installation) -> None:
+    service = ScriptedService()
+
+    async def changes(request, context):
+        if len(service.requests) == 1:
+            yield pb.WatchJobsResponse(job=job())
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+        if len(service.requests) == 2:
+            await refuse(context, TOO_MANY)
+        yield pb.WatchJobsResponse(job=job(pb.JOB_STATE_ENDED))
+
+    service.handlers["WatchJobs"] = changes
+    async with connected(service, installation) as client:
+        watching = client.watch()
+        async with contextlib.aclosing(watching):
+            states = [(await anext(watching)).state for _ in range(2)]
+    assert states == [JobState.RUNNING, JobState.ENDED]
 
 
 async def test_a_service_that_comes_back_is_found_again(installation) -> None:
