@@ -216,7 +216,8 @@ class Worker:
 
         follow: False ends with what is there now.  stream: only this one.  tail_lines, since_us:
         where to begin, instead of ``offset``.  exact_times: do not join what was written at
-        different times. heartbeat_s: a Heartbeat after so long without output.
+        different times.  heartbeat_s: a Heartbeat after so long without output, and with tail_lines
+        or since_us one at the beginning, which tells the place.
 
         Raises JobNotFoundError, InvalidArgumentError for an offset beyond the end of a job that has
         ended, DataLossError if bytes that were kept are not there.  An async generator: close it

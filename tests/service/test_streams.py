@@ -50,6 +50,27 @@ async def test_a_stream_can_begin_anywhere(place: ServicePlace) -> None:
         assert refusal.code == "INVALID_ARGUMENT"
 
 
+@pytest.mark.parametrize(
+    ("where", "offset"),
+    [({"tail_lines": 1}, 4), ({"tail_lines": 0}, 8), ({"since": {"seconds": 1}}, 0)],
+    ids=["one line", "no line", "a time"],
+)
+async def test_a_place_that_the_service_chooses_is_told_at_once(
+    place: ServicePlace, where: dict[str, Any], offset: int
+) -> None:
+    # Long heartbeats: the place must be told before there is anything else to say.
+    async with place.open(heartbeat=60) as service, service.client("alice") as alice:
+        job = await start(alice, "echo one; echo two; exec sleep 60")
+        reading = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True))
+        written = b""
+        while written != b"one\ntwo\n":
+            written += (await anext(aiter(reading))).chunk.data
+        request = pb.StreamOutputRequest(job_id=job.id, follow=True, **where)
+        async with asyncio.timeout(10):
+            first = await anext(aiter(alice.StreamOutput(request)))
+        assert first == pb.StreamOutputResponse(heartbeat=pb.OutputHeartbeat(offset=offset))
+
+
 async def test_the_two_streams_can_be_had_apart(place: ServicePlace) -> None:
     async with place.open() as service, service.client("alice") as alice:
         job = await start(alice, "echo out; echo err >&2")

@@ -35,7 +35,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Nothing was written for a while, and the other side is there."""
+    """Nothing was written for a while, and the other side is there; or it tells where it begins."""
 
     offset: int
     """Up to here everything was sent."""

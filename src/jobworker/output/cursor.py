@@ -36,6 +36,11 @@ class View:
     exact_times: bool = False
     """Do not join pieces that have times of their own."""
 
+    @property
+    def is_place_chosen(self) -> bool:
+        """Is the reader to be told where it begins?"""
+        return self.tail_lines is not None or self.since_us is not None
+
 
 class Cursor:
     """A place in a log that moves forward only."""

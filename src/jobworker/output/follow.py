@@ -48,6 +48,10 @@ async def read_log(
     else:
         # Looks for its lines in the bytes, which may be many and on a slow disk.
         cursor = await asyncio.to_thread(Cursor, log, view)
+    if heartbeat_s is not None and view.is_place_chosen:
+        # A reader whose stream breaks before the first output then knows where to go on: asking for
+        # the last lines anew would pass over what was written meanwhile.
+        yield Heartbeat(cursor.offset)
     said_at = time.monotonic()
     reader = Reader(turns)
     while True:
