@@ -208,6 +208,32 @@ async def test_a_resumed_session_does_not_revive_an_expired_certificate(
         assert refusal.code == "UNAVAILABLE"
 
 
+async def test_a_resumed_session_does_not_revive_a_revoked_certificate(
+    place: ServicePlace,
+) -> None:
+    cache = session_cache.ssl_session_cache_lru(1)  # type: ignore[no-untyped-call]  # it has none
+    alice_files, bob_files = map(place.installation.client_files, ("alice", "bob"))
+    async with place.open(heartbeat=60) as service:
+        async with cached_client(service, alice_files, cache) as alice:
+            watching = alice.WatchJobs(pb.WatchJobsRequest())
+            await anext(aiter(watching))
+            place.revoke("alice")
+            with refused() as refusal:
+                await drain(watching)
+            assert "revoked" in str(refusal.error)
+        # A full handshake would be bob's, who may start jobs, so being told that it is revoked
+        # proves that this one was short.
+        async with cached_client(service, bob_files, cache) as alice:
+            with refused() as refusal:
+                await start(alice, "true")
+        assert refusal.code == "UNAUTHENTICATED"
+        assert "revoked" in str(refusal.error)
+        async with service.client("admin") as admin:
+            assert not (await admin.ListJobs(pb.ListJobsRequest())).jobs
+        async with service.client(bob_files) as bob:
+            await start(bob, "true")
+
+
 async def test_a_certificate_renewed_on_disk_is_shown_to_the_next_client(
     place: ServicePlace,
 ) -> None:
