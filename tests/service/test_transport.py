@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 import ssl
 import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import pytest
 from sslyze import (  # type: ignore[attr-defined]  # re-exported, without saying so
@@ -21,6 +24,8 @@ from sslyze import (  # type: ignore[attr-defined]  # re-exported, without sayin
 
 from jobworker.api.v1 import job_worker_pb2 as pb
 from jobworker.security.tls import HANDSHAKE_TIMEOUT_MS
+from jobworker.server import transport
+from jobworker.server.config_reader import Address
 from support.service import LOOPBACK, Service, ServicePlace, refused, sh, start
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kernel]
@@ -193,6 +198,71 @@ async def test_connections_are_bounded(place: ServicePlace) -> None:
         with refused() as refusal:
             await one_more.WhoAmI(pb.WhoAmIRequest())
         assert refusal.code == "UNAVAILABLE"
+
+
+async def test_the_streams_of_a_client_that_fell_silent_end_and_no_longer_count(
+    place: ServicePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a client that is stopped, or one behind a gateway that lost it: nothing says goodbye."""
+    monkeypatch.setattr(transport, "KEEPALIVE_TIME_MS", 1000)
+    monkeypatch.setattr(transport, "KEEPALIVE_TIMEOUT_MS", 2000)
+    watch = "/jobworker.v1.JobWorker/WatchJobs"
+    # Long heartbeats: nothing is sent that could fail.
+    async with (
+        place.open(heartbeat=60, max_streams_per_user=1) as service,
+        open_relay(service) as relay,
+        relay.service.client("alice") as silent,
+        service.client("alice") as alice,
+    ):
+        await anext(aiter(silent.WatchJobs(pb.WatchJobsRequest())))
+        with refused() as refusal:
+            await anext(aiter(alice.WatchJobs(pb.WatchJobsRequest())))
+        assert refusal.code == "RESOURCE_EXHAUSTED"
+        relay.fall_silent()
+        async with asyncio.timeout(30):
+            await service.audit.wait(1, event="end", method=watch, outcome="CANCELLED")
+        await anext(aiter(alice.WatchJobs(pb.WatchJobsRequest())))
+
+
+@dataclass
+class Relay:
+    """What lies between a client and a service."""
+
+    service: Service
+    """As the client sees it."""
+    passing: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def fall_silent(self) -> None:
+        """Nothing gets through any more; both connections stay open."""
+        for task in self.passing:
+            task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def open_relay(service: Service) -> AsyncIterator[Relay]:
+    """For one connection."""
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+
+        async def connect(near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+            address = service.running.address
+            far_in, far_out = await asyncio.open_connection(address.host, address.port)
+            for source, sink in ((near_in, far_out), (far_in, near_out)):
+                stack.callback(sink.close)
+                relay.passing.append(tasks.create_task(_pass_on(source, sink)))
+
+        server = await asyncio.start_server(connect, LOOPBACK, 0)
+        stack.callback(server.close)
+        address = Address(LOOPBACK, server.sockets[0].getsockname()[1])
+        running = dataclasses.replace(service.running, address=address)
+        relay = Relay(dataclasses.replace(service, running=running))
+        yield relay
+        relay.fall_silent()
+
+
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
 
 
 async def test_two_services_do_not_share_a_port(place: ServicePlace) -> None:

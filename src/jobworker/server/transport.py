@@ -44,6 +44,9 @@ def make_server(
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # gRPC never starts the timer of the line above (github.com/grpc/grpc, pull request 39239):
+        # what ends a connection is a ping without an answer, after 60 s by default.
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _CLIENT_PING_EVERY_MS),
         # Otherwise a second service could listen on the same port and take half of the calls.
