@@ -252,7 +252,9 @@ def _end_jobs(daemon: Daemon) -> None:
 def _remove_cgroups(name: str) -> None:
     """The parent, in every tree: a service that was killed leaves it, and what it made there."""
     for mount in cgroup_mounts():
-        for path in mount.glob(f"**/{name}"):
+        # By os.walk, which bears with cgroups that others remove meanwhile.
+        found = [path for path, _, _ in os.walk(mount) if Path(path).name == name]
+        for path in found:
             for folder, _, _ in os.walk(path, topdown=False):
                 Path(folder).rmdir()
 

@@ -52,6 +52,8 @@ _OPTIONS: Final = (
     # has nothing to say: doc/keepalive.md of gRPC.  The service permits a ping every 5 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC never starts the timer of the line above (github.com/grpc/grpc, pull request 39239).
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Variables that send web traffic to a proxy do not speak of this service.
     ("grpc.enable_http_proxy", 0),

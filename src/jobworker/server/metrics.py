@@ -101,7 +101,9 @@ class Metrics:
         jobs = Gauge("jobworker_jobs", "Jobs now, by state.", ["state"], registry=self.registry)
         for state in _LIVE:
             jobs.labels(state.value.lower()).set_function(functools.partial(self._count, state))
-        streams = Gauge("jobworker_streams", "Streams that are open.", registry=self.registry)
+        streams = Gauge(
+            "jobworker_streams", "Open streams and waiting stops.", registry=self.registry
+        )
         streams.set_function(count_streams)
         kept = Gauge("jobworker_kept_output_bytes", "Output of ended jobs.", registry=self.registry)
         kept.set_function(self._worker.kept_bytes)
