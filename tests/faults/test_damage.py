@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -256,6 +257,57 @@ async def test_a_job_directory_that_was_removed_is_told(
     # Its shim does not try for ever to write where nothing can be written.
     await wait_dead(shim)
     assert not job_cgroups(cgroup_name)
+
+
+async def test_a_job_directory_that_is_none_keeps_no_worker_from_starting(
+    place: WorkerPlace,
+) -> None:
+    async with ended_unheard(place, "sleep 0.2; exit 3") as job:
+        _make_unreadable(place.job_directory(job.id))
+        async with place.open() as worker:
+            found = await worker.get(job.id)
+            assert found.ending is not None
+            assert found.ending.reason is EndReason.LOST
+            assert "its directory cannot be read: Not a directory" in found.ending.message
+            assert await output_of(worker, sh("echo fine")) == "fine\n"
+
+
+async def test_a_job_directory_that_is_none_any_more_costs_only_its_own_job(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    async with place.open() as worker:
+        job = await worker.start(sh("echo $$; exec sleep 1000"), owner=ALICE)
+        pid = int(await read_until(worker, job.id, lambda data: data.endswith(b"\n")))
+        _make_unreadable(place.job_directory(job.id))
+        assert [each.state for each in (await worker.list()).jobs] == [JobState.RUNNING]
+        kill(pid)
+        ended = await worker.wait(job.id)
+        assert ended.ending is not None
+        assert ended.ending.reason is EndReason.LOST
+        assert "Not a directory" in ended.ending.message
+        assert await output_of(worker, sh("echo fine")) == "fine\n"
+    assert not job_cgroups(cgroup_name)
+
+
+def _make_unreadable(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.touch()
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1 << 70, "1"])
+async def test_a_shim_that_can_be_none_keeps_no_worker_from_starting(
+    place: WorkerPlace, number: object
+) -> None:
+    async with ended_unheard(place, "sleep 0.2; exit 3") as job:
+        directory = place.job_directory(job.id)
+        (directory / "exit.json").unlink()
+        record = directory / "shim.json"
+        record.write_text(json.dumps({**json.loads(record.read_bytes()), "pid": number}))
+        async with place.open() as worker:
+            found = await worker.get(job.id)
+            assert found.ending is not None
+            assert found.ending.reason is EndReason.LOST
+            assert "shim.json" in found.ending.message
 
 
 async def test_a_state_directory_that_vanished_is_told(place: WorkerPlace) -> None:

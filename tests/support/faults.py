@@ -217,9 +217,12 @@ def remove_cgroups(name: str) -> None:
             Path(folder).rmdir()
 
 
+# -- what runs out ---------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
-def no_descriptors_left() -> Iterator[None]:
-    """Within the block this process can open nothing; what it has open it may use."""
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing: EMFILE.  What is open stays so."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

@@ -19,7 +19,8 @@ from jobworker.jobs.clearing import clear_cgroup, wait_readable
 from jobworker.jobs.evidence import Evidence, count_output, read_evidence, read_fault
 from jobworker.jobs.live import LiveJob
 from jobworker.jobs.registry import Registry
-from jobworker.kernel.process import open_process, read_boot_id, send_signal
+from jobworker.jobs.shortage import insist
+from jobworker.kernel.process import ProcessName, open_process, read_boot_id, send_signal
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.ids import JobId
 from jobworker.model.job import Job
@@ -46,12 +47,15 @@ class Endings:
 
         False if the shim is gone already: then ``settle`` it.
         """
-        pidfd = None if evidence.shim is None else open_process(evidence.shim)
-        if pidfd is None:
+        shim = evidence.shim
+        if shim is None:
             return False
-        live.pidfd = pidfd
+        # Where it can't be known now, as without a free descriptor, ``_wait`` finds out.
+        with contextlib.suppress(OSError):
+            if _hold(live, shim) is None:
+                return False
         live.cgroup = self._cgroup(live.job, evidence)
-        self._registry.run_until_released(self._wait(live, pidfd), then=lambda: _let_go(live))
+        self._registry.run_until_released(self._wait(live, shim), then=lambda: _let_go(live))
         return True
 
     def wake_shim(self, live: LiveJob) -> None:
@@ -59,10 +63,21 @@ class Endings:
         if live.pidfd is not None:
             send_signal(live.pidfd, WAKE_SIGNAL)
 
-    async def _wait(self, live: LiveJob, pidfd: int) -> None:
-        await wait_readable(pidfd)
+    async def _wait(self, live: LiveJob, shim: ProcessName) -> None:
+        await insist(lambda: self._wait_gone(live, shim), live.job.id)
         _close(live)
         await self.settle(live)
+
+    async def _wait_gone(self, live: LiveJob, shim: ProcessName) -> None:
+        """Raises OSError where that can't be waited for now."""
+        is_new = live.pidfd is None
+        pidfd = _hold(live, shim)
+        if pidfd is None:
+            return
+        if is_new and live.job.state is JobState.STOPPING:
+            # Nobody could tell it.
+            self.wake_shim(live)
+        await wait_readable(pidfd)
 
     async def settle(self, live: LiveJob) -> None:
         """The shim is gone, or there never was one: end the job by what the records prove."""
@@ -136,6 +151,13 @@ class Endings:
         # Without a readable order it is where a job of this id would be put now.
         order = evidence.order
         return open_job(self._hierarchy.plan(job.id) if order is None else order.cgroup)
+
+
+def _hold(live: LiveJob, shim: ProcessName) -> int | None:
+    """The pidfd of its shim, from now on the job's; None if it is gone.  Raises OSError."""
+    if live.pidfd is None:
+        live.pidfd = open_process(shim)
+    return live.pidfd
 
 
 def _close(live: LiveJob) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from jobworker.errors import DataLossError
+from jobworker.errors import DataLossError, errno_text
 from jobworker.jobs.directories import StateDirectory
 from jobworker.kernel.process import ProcessName
 from jobworker.model.ending import Ending
@@ -28,6 +28,9 @@ from jobworker.shim.order import Order
 from jobworker.shim.shim import FAULT_FILE
 
 T = TypeVar("T")
+
+#: The kernel gives out no larger ones: proc_sys_kernel(5), pid_max.
+_PID_MAX: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,9 @@ def read_evidence(directories: StateDirectory, job_id: JobId) -> Evidence:
             return _read(directory)
     except FileNotFoundError:
         return Evidence(damage="its directory is gone", has_directory=False)
+    except OSError as error:
+        why = errno_text(error.errno or 0)
+        return Evidence(damage=f"its directory cannot be read: {why}")
 
 
 def read_started(record: dict[str, Any]) -> Started:
@@ -111,9 +117,9 @@ def read_fault(directories: StateDirectory, job_id: JobId) -> str:
 
 
 def count_output(directories: StateDirectory, job_id: JobId) -> OutputTotals:
-    """From the log itself; nothing if there is none."""
+    """From the log itself; nothing if there is none that can be read."""
     with (
-        contextlib.suppress(FileNotFoundError),
+        contextlib.suppress(OSError),
         directories.open_job(job_id) as directory,
         LogReader(directory) as log,
     ):
@@ -137,13 +143,20 @@ def _read(directory: int) -> Evidence:
 
     return Evidence(
         order=take(records.SPEC, lambda record: Order.from_json(record["order"])),
-        shim=take(records.SHIM, lambda record: ProcessName(**record)),
+        shim=take(records.SHIM, _process),
         started=take(records.STARTED, read_started),
         has_stop=take(records.STOP, bool) or False,
         limits=take(records.LIMITS, lambda record: msgspec.convert(record, ChangedLimits)),
         ended=take(records.EXIT, _ended),
         damage="; ".join(damage),
     )
+
+
+def _process(record: dict[str, Any]) -> ProcessName:
+    name = msgspec.convert(record, ProcessName)
+    if not 0 < name.pid <= _PID_MAX:
+        raise ValueError(f"no process has the number {name.pid}")
+    return name
 
 
 def _ended(record: dict[str, Any]) -> Ended:

@@ -35,7 +35,8 @@ class Meter:
         try:
             with self._registry.directories.open_job(job.id) as directory:
                 output, blocked_errno = read_board(directory)
-        except FileNotFoundError:
+        except OSError:
+            # One of which nothing can be read does not keep a list from all the others.
             return job
         usage = Usage() if live.cgroup is None else live.cgroup.usage()
         conditions = (_blocked_text(blocked_errno),) if blocked_errno else ()

@@ -27,7 +27,7 @@ from support.certificates import (
     make_installation,
     utc_now,
 )
-from support.faults import no_descriptors_left
+from support.faults import no_descriptors
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_a_good_certificate_that_could_not_be_read_is_read_at_the_next_handshake
     source = _Source(server_files(installation))
     renewed = pki.issue_server(installation.ca, hosts=["a"])
     installation.store.write_pair("server", renewed, replace=True)
-    with no_descriptors_left():
+    with no_descriptors():
         assert source.fetch() is None
     assert source.fetch() is not None
 

@@ -11,7 +11,7 @@ from jobworker.errors import FailedPreconditionError, UnauthenticatedError
 from jobworker.security import pki
 from jobworker.security.trust import TrustStore
 from support.certificates import Installation, Wanted, forge, make_installation
-from support.faults import no_descriptors_left
+from support.faults import no_descriptors
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_good_files_that_could_not_be_read_are_read_at_the_next_look(
     trust = open_trust(installation)
     alice = installation.store.read_pair("alice")
     installation.revoke(alice.certificate)
-    with no_descriptors_left():
+    with no_descriptors():
         assert not trust.reload()
         assert not trust.reload()
     assert trust.problem is not None
