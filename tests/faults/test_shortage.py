@@ -3,38 +3,148 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Final, ParamSpec, TypeVar
 
 import pytest
 
-from jobworker.jobs import endings
-from jobworker.kernel.process import ProcessName, open_process
+from jobworker.errors import UnavailableError
+from jobworker.jobs import clearing, endings, evidence
+from jobworker.kernel.process import open_process
 from jobworker.model import EndReason, JobState
-from support.faults import no_descriptors
-from support.worker import ALICE, BOB, WorkerPlace, sh
+from jobworker.shim import records
+from support.faults import is_alive, kill, no_descriptors, shims_of, wait_dead
+from support.worker import ALICE, BOB, WorkerPlace, read_until, sh
 
 pytestmark = pytest.mark.anyio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How often each kind of work is refused before it is let through.
+_REFUSALS: Final = 2
+
+
+def refused(work: Callable[P, T], moments: list[str]) -> Callable[P, T]:
+    """Really refused: it is the moment that is chosen.
+
+    moments: gets the name of the work for each time that it is tried.
+    """
+
+    def try_it(*args: P.args, **options: P.kwargs) -> T:
+        moments.append(work.__name__)
+        if moments.count(work.__name__) > _REFUSALS:
+            return work(*args, **options)
+        with no_descriptors():
+            return work(*args, **options)
+
+    return try_it
 
 
 async def test_a_job_whose_shim_cannot_be_watched_at_once_is_watched_later(
     place: WorkerPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts = []
-
-    def open_with_trouble(name: ProcessName) -> int | None:
-        """Really refused: it is the moment that is chosen."""
-        attempts.append(name)
-        if len(attempts) > 2:
-            return open_process(name)
-        with no_descriptors():
-            return open_process(name)
-
-    monkeypatch.setattr(endings, "open_process", open_with_trouble)
+    moments: list[str] = []
+    monkeypatch.setattr(endings, "open_process", refused(open_process, moments))
     async with place.open() as worker:
         job = await worker.start(sh("exec sleep 1000"), owner=ALICE)
         assert job.state is JobState.RUNNING
         # The shim is told as soon as it can be.
         async with asyncio.timeout(30):
             ended = await worker.stop(job.id, stopped_by=BOB)
-    assert len(attempts) == 3
+    assert len(moments) == _REFUSALS + 1
     assert ended.ending is not None
     assert (ended.ending.reason, ended.ending.stopped_by) == (EndReason.STOPPED, BOB)
+
+
+async def test_an_ending_that_cannot_be_read_at_once_is_not_lost(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job = await worker.start(
+            sh("trap 'exit 7' USR1; echo $$; while :; do sleep 0.05; done"), owner=ALICE
+        )
+        pid = int(await read_until(worker, job.id, lambda data: data.endswith(b"\n")))
+        async with asyncio.TaskGroup() as tasks:
+            ending = tasks.create_task(worker.wait(job.id))
+            with trouble_told() as is_told, no_descriptors():
+                telling = tasks.create_task(is_told.wait())
+                os.kill(pid, signal.SIGUSR1)
+                await asyncio.wait((ending, telling), return_when=asyncio.FIRST_COMPLETED)
+            telling.cancel()
+        ended = ending.result()
+    assert ended.ending is not None
+    assert (ended.ending.reason, ended.ending.exit_code) == (EndReason.EXITED, 7)
+
+
+@contextlib.contextmanager
+def trouble_told() -> Iterator[asyncio.Event]:
+    """Set once the worker has met trouble, and says so."""
+    event = asyncio.Event()
+
+    def notice(record: logging.LogRecord) -> bool:
+        del record
+        event.set()
+        return True
+
+    logger = logging.getLogger("jobworker.jobs.shortage")
+    logger.addFilter(notice)
+    try:
+        yield event
+    finally:
+        logger.removeFilter(notice)
+
+
+async def test_records_that_cannot_be_read_at_once_are_not_damaged(
+    place: WorkerPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: list[str] = []
+    monkeypatch.setattr(evidence, "_read", refused(evidence._read, moments))
+    async with place.open(stop_jobs=False) as worker:
+        job = await worker.start(sh("sleep 0.2; exit 3"), owner=ALICE)
+        shims = shims_of(place.state_dir)
+    for pid in shims:
+        await wait_dead(pid)
+    async with place.open() as worker:
+        found = await worker.get(job.id)
+    assert len(moments) > _REFUSALS
+    assert found.ending is not None
+    assert (found.ending.reason, found.ending.exit_code) == (EndReason.EXITED, 3)
+
+
+async def test_what_is_left_of_a_lost_job_is_killed_and_counted_as_soon_as_it_can_be(
+    place: WorkerPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: list[str] = []
+    for module, name in ((clearing, "_kill_or_remove"), (endings, "count_output")):
+        monkeypatch.setattr(module, name, refused(getattr(module, name), moments))
+    async with place.open() as worker:
+        job = await worker.start(sh("echo $$; exec sleep 1000"), owner=ALICE)
+        said = await read_until(worker, job.id, lambda data: data.endswith(b"\n"))
+        kill(place.shim_pid(job.id))
+        ended = await worker.wait(job.id)
+        assert not is_alive(int(said))
+    assert {name: moments.count(name) > _REFUSALS for name in moments} == {
+        "_kill_or_remove": True,
+        "count_output": True,
+    }
+    assert ended.ending is not None
+    assert ended.ending.reason is EndReason.LOST
+    assert ended.output.kept_bytes == len(said)
+
+
+async def test_a_journal_is_not_made_anew_without_a_job_that_cannot_be_read(
+    place: WorkerPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        job = await worker.start(sh("echo on; exec sleep 1000"), owner=ALICE)
+    (place.state_dir / "journal.sqlite").write_bytes(b"no database" * 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "read", refused(records.read, []))
+        with pytest.raises(UnavailableError, match="Too many open files"):
+            async with place.open(stop_jobs=False):
+                pass
+    async with place.open() as worker:
+        assert (await worker.get(job.id)).state is JobState.RUNNING

@@ -19,7 +19,7 @@ from jobworker.jobs.clearing import clear_cgroup, wait_readable
 from jobworker.jobs.evidence import Evidence, count_output, read_evidence, read_fault
 from jobworker.jobs.live import LiveJob
 from jobworker.jobs.registry import Registry
-from jobworker.jobs.shortage import insist
+from jobworker.jobs.shortage import insist, is_shortage
 from jobworker.kernel.process import ProcessName, open_process, read_boot_id, send_signal
 from jobworker.model.ending import Ending, EndReason
 from jobworker.model.ids import JobId
@@ -58,6 +58,12 @@ class Endings:
         self._registry.run_until_released(self._wait(live, shim), then=lambda: _let_go(live))
         return True
 
+    async def evidence_of(self, job_id: JobId) -> Evidence:
+        """What a job's records prove, as soon as they can be read."""
+        return await insist(
+            lambda: asyncio.to_thread(read_evidence, self._directories, job_id), job_id
+        )
+
     def wake_shim(self, live: LiveJob) -> None:
         """Have the shim look at the records; no-op if it is not known or gone."""
         if live.pidfd is not None:
@@ -86,7 +92,7 @@ class Endings:
 
     async def _settle(self, live: LiveJob) -> None:
         job_id = live.job.id
-        evidence = await asyncio.to_thread(read_evidence, self._directories, job_id)
+        evidence = await self.evidence_of(job_id)
         job = live.job
         if evidence.started is not None and job.started_at is None:
             started = evidence.started
@@ -102,7 +108,9 @@ class Endings:
 
     async def _lose(self, job: Job, evidence: Evidence) -> Job:
         usage = await self._clear(job, evidence)
-        totals = await asyncio.to_thread(count_output, self._directories, job.id)
+        totals = await insist(
+            lambda: asyncio.to_thread(count_output, self._directories, job.id), job.id
+        )
         await asyncio.to_thread(self._release_room, job.id)
         fault = await asyncio.to_thread(read_fault, self._directories, job.id)
         reason, message = self._account_without_record(job, evidence, fault)
@@ -116,9 +124,14 @@ class Endings:
 
     async def _clear(self, job: Job, evidence: Evidence) -> Usage:
         """Kill what is left of a job and remove its cgroups; what it had used."""
+        return await insist(lambda: self._try_to_clear(job, evidence), job.id)
+
+    async def _try_to_clear(self, job: Job, evidence: Evidence) -> Usage:
         try:
             return await clear_cgroup(self._cgroup(job, evidence))
         except OSError as error:
+            if is_shortage(error):
+                raise
             reason = os.strerror(error.errno or 0)
             logger.exception("cannot clear a job", extra={"job_id": job.id, "reason": reason})
             return Usage()

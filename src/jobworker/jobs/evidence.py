@@ -16,6 +16,7 @@ import msgspec
 
 from jobworker.errors import DataLossError, errno_text
 from jobworker.jobs.directories import StateDirectory
+from jobworker.jobs.shortage import is_shortage
 from jobworker.kernel.process import ProcessName
 from jobworker.model.ending import Ending
 from jobworker.model.ids import JobId
@@ -91,13 +92,18 @@ class Evidence:
 
 
 def read_evidence(directories: StateDirectory, job_id: JobId) -> Evidence:
-    """What the records say now.  A damaged one counts as missing and is told."""
+    """What the records say now.  A damaged one counts as missing and is told.
+
+    Raises OSError for want of descriptors or memory: that is no damage.
+    """
     try:
         with directories.open_job(job_id) as directory:
             return _read(directory)
     except FileNotFoundError:
         return Evidence(damage="its directory is gone", has_directory=False)
     except OSError as error:
+        if is_shortage(error):
+            raise
         why = errno_text(error.errno or 0)
         return Evidence(damage=f"its directory cannot be read: {why}")
 
@@ -117,14 +123,14 @@ def read_fault(directories: StateDirectory, job_id: JobId) -> str:
 
 
 def count_output(directories: StateDirectory, job_id: JobId) -> OutputTotals:
-    """From the log itself; nothing if there is none that can be read."""
-    with (
-        contextlib.suppress(OSError),
-        directories.open_job(job_id) as directory,
-        LogReader(directory) as log,
-    ):
-        return log.totals()
-    return OutputTotals()
+    """From the log itself; nothing if there is none that can be read.  As ``read_evidence``."""
+    try:
+        with directories.open_job(job_id) as directory, LogReader(directory) as log:
+            return log.totals()
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return OutputTotals()
 
 
 def _read(directory: int) -> Evidence:
@@ -136,6 +142,8 @@ def _read(directory: int) -> Evidence:
             record = records.read(directory, name)
             return None if record is None else parse(record)
         except (DataLossError, OSError) as error:
+            if is_shortage(error):
+                raise
             damage.append(str(error))
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             damage.append(f"{name} is damaged: {error!r}")

@@ -20,15 +20,16 @@ import msgspec
 
 from jobworker.cgroup.choose import open_job
 from jobworker.cgroup.interface import Hierarchy
-from jobworker.errors import DataLossError
+from jobworker.errors import DataLossError, UnavailableError
 from jobworker.jobs import catalog
 from jobworker.jobs.clearing import clear_cgroup
 from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.endings import Endings
-from jobworker.jobs.evidence import Evidence, read_evidence
+from jobworker.jobs.evidence import Evidence
 from jobworker.jobs.journal import Journal, damage_mark, mark_damaged
 from jobworker.jobs.limiting import LimitChanger
 from jobworker.jobs.registry import Registry
+from jobworker.jobs.shortage import is_shortage
 from jobworker.kernel.process import read_boot_id
 from jobworker.model.ids import JobId, RequestId, is_job_id
 from jobworker.model.job import Job
@@ -47,7 +48,7 @@ async def recover(
     registry.kept_bytes = await registry.journal.run(catalog.kept_bytes)
     running, unsettled = [], []
     for job in await registry.journal.run(catalog.live_jobs):
-        evidence = await asyncio.to_thread(read_evidence, registry.directories, job.id)
+        evidence = await endings.evidence_of(job.id)
         live = registry.add(_as_recorded(job, evidence))
         if evidence.ended is None and endings.watch(live, evidence):
             state = JobState.STOPPING if evidence.has_stop else JobState.RUNNING
@@ -148,7 +149,10 @@ class _Found:
 
 
 def _read_directories(directories: StateDirectory) -> list[_Found]:
-    """Every job as its ``spec.json`` tells it; the recovery that follows settles the endings."""
+    """Every job as its ``spec.json`` tells it; the recovery that follows settles the endings.
+
+    Raises UnavailableError for want of descriptors or memory.
+    """
     found = []
     for folder in directories.jobs.iterdir():
         if folder == directories.places:
@@ -159,6 +163,11 @@ def _read_directories(directories: StateDirectory) -> list[_Found]:
             if spec is not None:
                 found.append(_found(spec))
         except (OSError, DataLossError, KeyError, ValueError, msgspec.ValidationError) as error:
+            if is_shortage(error):
+                # Left out it would be cleared away as nobody's.
+                raise UnavailableError(
+                    f"read the records of job {folder.name}", str(error)
+                ) from error
             logger.error(  # noqa: TRY400 - the reason says all
                 "cannot recover a job", extra={"job_id": folder.name, "reason": str(error)}
             )

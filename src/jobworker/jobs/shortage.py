@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -22,6 +23,13 @@ T = TypeVar("T")
 
 #: Long enough to cost nothing, short against what a person waits for.
 _PAUSE_S: Final = 0.5
+#: Of this process, of the machine, of the kernel's memory.
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+def is_shortage(error: Exception) -> bool:
+    """Is the file that could not be opened or read as good as ever?"""
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
 
 
 async def insist(attempt: Callable[[], Awaitable[T]], job_id: JobId) -> T:

@@ -28,7 +28,7 @@ from jobworker.errors import (
 from jobworker.jobs import catalog
 from jobworker.jobs.accounts import Accounts
 from jobworker.jobs.endings import Endings
-from jobworker.jobs.evidence import Evidence, read_evidence, read_started
+from jobworker.jobs.evidence import Evidence, read_started
 from jobworker.jobs.fingerprint import fingerprint
 from jobworker.jobs.live import LiveJob
 from jobworker.jobs.planning import Plan, Planner
@@ -241,7 +241,7 @@ class Starter:
         refusal = None if answer is None else answer["failed"]
         if refusal is None:
             # Nobody answered: the record may have been written all the same.
-            evidence = await asyncio.to_thread(read_evidence, self._registry.directories, job_id)
+            evidence = await self._endings.evidence_of(job_id)
             refusal = None if evidence.ended is None else evidence.ended.refusal
         if refusal is None:
             why = "its launcher or shim was killed while starting it"
@@ -262,8 +262,7 @@ class Starter:
             return live.job
         job = earlier.job
         if job.ending is not None and job.ending.reason is EndReason.START_FAILED:
-            directories = self._registry.directories
-            evidence = await asyncio.to_thread(read_evidence, directories, job.id)
+            evidence = await self._endings.evidence_of(job.id)
             if evidence.ended is not None and evidence.ended.refusal is not None:
                 raise refusal_error(evidence.ended.refusal, job.id)
             raise StartFailedError(job.ending.message, job_id=job.id)
