@@ -18,8 +18,8 @@ import pytest
 
 from jobworker.errors import DataLossError, FailedPreconditionError, UnavailableError
 from jobworker.model import Chunk, EndReason, Job, JobState, RequestId, Stream
-from jobworker.worker import Worker
-from support.faults import job_cgroups, kill, shims_of, wait_dead
+from jobworker.worker import Retention, Worker
+from support.faults import job_cgroups, kill, shims_of, told_by, wait_dead
 from support.worker import ALICE, BOB, WorkerPlace, collect, output_of, read_until, run, sh
 
 pytestmark = pytest.mark.anyio
@@ -199,6 +199,31 @@ async def test_damage_found_in_use_is_told_and_mended_by_the_next_start(
         async with place.open() as worker:
             await check_three(worker, jobs)
     assert not (place.state_dir / "journal.sqlite.damaged").exists()
+
+
+async def test_old_jobs_are_removed_though_the_journal_refused_it_once(
+    place: WorkerPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobworker.jobs.retention._AGAIN_S", 0.2)
+    async with place.open() as worker:
+        await run(worker, sh("true"))
+    journal = place.state_dir / "journal.sqlite"
+    refusal = "CREATE TRIGGER refusal BEFORE DELETE ON jobs BEGIN SELECT * FROM missing; END"
+    await asyncio.to_thread(_alter, journal, refusal)
+    with told_by("jobworker.jobs.retention") as is_told:
+        async with place.open(retention=Retention(max_age_s=0.01)) as worker:
+            await is_told.wait()
+            assert len((await worker.list()).jobs) == 1
+            await asyncio.to_thread(_alter, journal, "DROP TRIGGER refusal")
+            async with asyncio.timeout(20):
+                # No other job ends meanwhile.
+                while place.job_directories():  # noqa: ASYNC110 - see below
+                    await asyncio.sleep(0.01)  # noqa: TID251 - a removal is announced to nobody
+
+
+def _alter(journal: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        connection.execute(statement)
 
 
 def _ruin_pages(journal: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
 import pytest
@@ -17,7 +13,8 @@ from jobworker.jobs import clearing, endings, evidence
 from jobworker.kernel.process import open_process
 from jobworker.model import EndReason, JobState
 from jobworker.shim import records
-from support.faults import is_alive, kill, no_descriptors, shims_of, wait_dead
+from support.faults import is_alive, kill, no_descriptors, shims_of, told_by, wait_dead
+from support.triggers import start_waiting, when_told
 from support.worker import ALICE, BOB, WorkerPlace, read_until, sh
 
 pytestmark = pytest.mark.anyio
@@ -63,38 +60,17 @@ async def test_a_job_whose_shim_cannot_be_watched_at_once_is_watched_later(
 
 async def test_an_ending_that_cannot_be_read_at_once_is_not_lost(place: WorkerPlace) -> None:
     async with place.open() as worker:
-        job = await worker.start(
-            sh("trap 'exit 7' USR1; echo $$; while :; do sleep 0.05; done"), owner=ALICE
-        )
-        pid = int(await read_until(worker, job.id, lambda data: data.endswith(b"\n")))
+        waiting = await start_waiting(worker, when_told("exit 7"))
         async with asyncio.TaskGroup() as tasks:
-            ending = tasks.create_task(worker.wait(job.id))
-            with trouble_told() as is_told, no_descriptors():
+            ending = tasks.create_task(worker.wait(waiting.job.id))
+            with told_by("jobworker.jobs.shortage") as is_told, no_descriptors():
                 telling = tasks.create_task(is_told.wait())
-                os.kill(pid, signal.SIGUSR1)
+                waiting.go()
                 await asyncio.wait((ending, telling), return_when=asyncio.FIRST_COMPLETED)
             telling.cancel()
         ended = ending.result()
     assert ended.ending is not None
     assert (ended.ending.reason, ended.ending.exit_code) == (EndReason.EXITED, 7)
-
-
-@contextlib.contextmanager
-def trouble_told() -> Iterator[asyncio.Event]:
-    """Set once the worker has met trouble, and says so."""
-    event = asyncio.Event()
-
-    def notice(record: logging.LogRecord) -> bool:
-        del record
-        event.set()
-        return True
-
-    logger = logging.getLogger("jobworker.jobs.shortage")
-    logger.addFilter(notice)
-    try:
-        yield event
-    finally:
-        logger.removeFilter(notice)
 
 
 async def test_records_that_cannot_be_read_at_once_are_not_damaged(

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import functools
 import json
+import logging
 import os
 import re
 import resource
@@ -217,7 +218,7 @@ def remove_cgroups(name: str) -> None:
             Path(folder).rmdir()
 
 
-# -- what runs out ---------------------------------------------------------------------------------
+# -- trouble that passes ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -229,6 +230,24 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def told_by(logger_name: str) -> Iterator[asyncio.Event]:
+    """Set once this part of the worker has met trouble, and says so."""
+    event = asyncio.Event()
+
+    def notice(record: logging.LogRecord) -> bool:
+        del record
+        event.set()
+        return True
+
+    logger = logging.getLogger(logger_name)
+    logger.addFilter(notice)
+    try:
+        yield event
+    finally:
+        logger.removeFilter(notice)
 
 
 # -- the daemon ------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Looked at in one round; a round that removes all of them is followed by another.
 _ROUND: Final = 100
+#: After the journal took nothing; jobs get too old also where none ends.
+_AGAIN_S: Final = 60.0
 
 
 class Keeper:
@@ -59,13 +61,12 @@ class Keeper:
             self._wake.clear()
             try:
                 next_s = await self._prune()
-                async with asyncio.timeout(next_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
             except JobWorkerError as error:
                 logger.error("cannot remove old jobs", extra={"reason": str(error)})  # noqa: TRY400
-                await self._wake.wait()
+                next_s = _AGAIN_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(next_s):
+                    await self._wake.wait()
 
     async def _prune(self) -> float | None:
         """Remove what is too much; seconds until the next job is too old, None for never."""
