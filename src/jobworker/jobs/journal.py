@@ -1,7 +1,8 @@
 """The journal: every job of a state directory, in SQLite.
 
 One thread owns the connection.  What many callers ask for at the same time is done in one
-transaction, so that they share one fsync(2).  A change that must survive the machine going down is
+transaction, so that they share one fsync(2); if that can't be done, each once more by itself, so
+that nobody fails of what another asked for.  A change that must survive the machine going down is
 waited for with ``durable``; others survive the death of the daemon, and the job directories hold
 the same facts.
 
@@ -155,12 +156,18 @@ class Journal:
         try:
             connection.execute(f"PRAGMA synchronous={level}")
             connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            return [error] * len(batch)
+        try:
             results = [_run_one(connection, wish) for wish in batch]
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            return [error] * len(batch)
+            if len(batch) == 1:
+                return [error]
+            # Nothing of it is done.  One that only looks asks for nothing that a full disk refuses.
+            return [self._run_batch([wish])[0] for wish in batch]
         return results
 
 
@@ -168,7 +175,11 @@ def _run_one(connection: sqlite3.Connection, wish: _Wish[Any]) -> object:
     connection.execute("SAVEPOINT one")
     try:
         result = wish.work(connection)
-    except Exception as error:  # noqa: BLE001 - handed to whoever asked for the work
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and not connection.in_transaction:
+            # Rolled back whole, as SQLite may for a full disk: the savepoint is gone with it.
+            # Source: "lang_transaction.html", Response To Errors Within A Transaction.
+            raise
         connection.execute("ROLLBACK TO one")
         result = error
     connection.execute("RELEASE one")
