@@ -6,11 +6,16 @@ import asyncio
 import contextlib
 import json
 import random
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from jobworker.errors import JobNotFoundError
 from jobworker.model import EndReason, JobState, Stream
 from jobworker.shim.launcher import Launcher, Place
 from jobworker.worker import Worker
@@ -22,10 +27,13 @@ from support.faults import (
     kill,
     kill_jobs,
     shims_of,
+    small_disk,
     wait_dead,
     witness_directory,
     witnessed,
 )
+from support.guards import need
+from support.triggers import Waiting, start_waiting, when_told
 from support.worker import ALICE, Collected, WorkerPlace, collect, read_until, run, sh
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +133,100 @@ async def test_a_machine_that_went_down_leaves_lost_jobs_and_true_endings(
         assert endings[1] is not None
         assert endings[1].message == "the machine went down while it ran"
         assert (await collect(worker, running.id)).whole == b"so far\n"
+
+
+@pytest.fixture
+def frozen(place: WorkerPlace) -> Iterator[Callable[[str], None]]:
+    """A disk at ``frozen`` in the state directory, to freeze ("-f") and thaw ("-u").
+
+    Who writes to a frozen one dies of no signal: ioctl_fsfreeze(2).
+    """
+    loops = subprocess.run(["losetup", "-f"], capture_output=True, check=False)
+    need(loops.returncode == 0, "loop devices")
+    with small_disk(place.state_dir / "frozen", 16 << 20, kind="ext4") as disk:
+        disk.chmod(0o777)
+
+        def freeze(how: str) -> None:
+            subprocess.run(["fsfreeze", how, disk], check=True)
+
+        try:
+            yield freeze
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):  # it is thawed
+                freeze("-u")
+
+
+async def test_a_job_that_cannot_be_killed_keeps_no_worker_from_starting(
+    place: WorkerPlace, frozen: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobworker.jobs.recovery._PATIENCE_S", 0.3)
+    waiting = await _leave_unkillable(place, frozen)
+    boot = place.state_dir / "boot"
+    boot.write_text("another")
+    async with asyncio.timeout(20), place.open(stop_jobs=False) as worker:
+        job = await worker.get(waiting.job.id)
+        assert job.state is JobState.RUNNING
+        so_far = await collect(worker, job.id, follow=False)
+        assert so_far.whole == b"%d\n" % waiting.pid
+        await _check_start(worker)
+        asked = await worker.stop(job.id, stopped_by=ALICE, wait=False)
+        assert asked.state is JobState.STOPPING
+    # Closed before it is over: the next one has it to do.
+    assert boot.read_text() == "another"
+    async with asyncio.timeout(20), place.open(stop_jobs=False) as worker:
+        await asyncio.to_thread(frozen, "-u")
+        ended = await worker.wait(job.id)
+        assert ended.ending is not None
+        assert ended.ending.reason is EndReason.LOST
+        assert not is_alive(waiting.pid)
+        while boot.read_text() == "another":  # noqa: ASYNC110 - see below
+            await asyncio.sleep(0.01)  # noqa: TID251 - nothing announces it
+
+
+async def test_a_stray_that_cannot_be_killed_keeps_no_worker_from_starting(
+    place: WorkerPlace,
+    cgroup_name: str,
+    frozen: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobworker.jobs.recovery._PATIENCE_S", 0.3)
+    waiting = await _leave_unkillable(place, frozen)
+    await asyncio.to_thread(_forget_jobs, place.state_dir / "journal.sqlite")
+    async with asyncio.timeout(20), place.open() as worker:
+        with pytest.raises(JobNotFoundError):
+            await worker.get(waiting.job.id)
+        await _check_start(worker)
+        await asyncio.to_thread(frozen, "-u")
+        # Not those of the place that is made ahead.
+        while any(path.name == waiting.job.id for path in job_cgroups(cgroup_name)):  # noqa: ASYNC110 - see below
+            await asyncio.sleep(0.01)  # noqa: TID251 - nothing announces it
+        assert not is_alive(waiting.pid)
+
+
+def _forget_jobs(journal: Path) -> None:
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        connection.execute("DELETE FROM jobs")
+        connection.commit()
+
+
+async def _leave_unkillable(place: WorkerPlace, frozen: Callable[[str], None]) -> Waiting:
+    """A job without shim and worker, whose process nobody can kill until the disk is thawed."""
+    async with place.open(stop_jobs=False) as worker:
+        target = f"{place.state_dir}/frozen/file"
+        waiting = await start_waiting(worker, when_told(": > $1", target))
+    await asyncio.to_thread(frozen, "-f")
+    waiting.go()
+    await _wait_state(waiting.pid, psutil.STATUS_DISK_SLEEP)
+    (shim,) = shims_of(place.state_dir)
+    kill(shim)
+    await wait_dead(shim)
+    return waiting
+
+
+async def _wait_state(pid: int, state: str) -> None:
+    async with asyncio.timeout(20):
+        while psutil.Process(pid).status() != state:  # noqa: ASYNC110 - see below
+            await asyncio.sleep(0.01)  # noqa: TID251 - nothing announces it
 
 
 async def test_a_pid_that_another_process_has_now_is_not_taken_for_the_shim(

@@ -39,8 +39,6 @@ class Endings:
         self._registry = registry
         self._directories = registry.directories
         self._hierarchy = hierarchy
-        self.is_same_boot = True
-        """Has the machine been up since the jobs in hand were recorded?"""
 
     def watch(self, live: LiveJob, evidence: Evidence) -> bool:
         """Take care of a job whose shim lives: from here on its end is noticed.
@@ -102,18 +100,18 @@ class Endings:
             await self._clear(job, evidence)
             ended = _with_ending(job, evidence.ended.ending, evidence.ended.at)
         else:
-            ended = await self._lose(job, evidence)
+            ended = await self._lose(live, job, evidence)
         await asyncio.to_thread(self._directories.remove_scratch, job_id)
         self._registry.end(live, ended)
 
-    async def _lose(self, job: Job, evidence: Evidence) -> Job:
+    async def _lose(self, live: LiveJob, job: Job, evidence: Evidence) -> Job:
         usage = await self._clear(job, evidence)
         totals = await insist(
             lambda: asyncio.to_thread(count_output, self._directories, job.id), job.id
         )
         await asyncio.to_thread(self._release_room, job.id)
         fault = await asyncio.to_thread(read_fault, self._directories, job.id)
-        reason, message = self._account_without_record(job, evidence, fault)
+        reason, message = self._account_without_record(live, evidence, fault)
         logger.error("job ended without a record", extra={"job_id": job.id, "reason": message})
         ending = Ending(reason=reason, message=message, usage=usage, output=totals)
         return _with_ending(job, ending, datetime.datetime.now(datetime.UTC))
@@ -137,14 +135,13 @@ class Endings:
             return Usage()
 
     def _account_without_record(
-        self, job: Job, evidence: Evidence, fault: str
+        self, live: LiveJob, evidence: Evidence, fault: str
     ) -> tuple[EndReason, str]:
         """Why there is no ending, as far as it can be known."""
         # The directory is made after the journal's row; only a machine that goes down, or somebody
         # later, can have taken it away.
-        was_made = evidence.has_directory or not (
-            self.is_same_boot and job.state is JobState.STARTING
-        )
+        was_starting = live.job.state is JobState.STARTING
+        was_made = evidence.has_directory or not (live.is_of_this_boot and was_starting)
         if evidence.shim is None and not (was_made and evidence.damage):
             why = "the start was interrupted before the command was executed"
             return EndReason.START_FAILED, why
@@ -153,7 +150,7 @@ class Endings:
         if evidence.damage:
             return EndReason.LOST, f"there is no record of its ending: {evidence.damage}"
         because = f" ({fault})" if fault else ""
-        if evidence.started is None and job.state is JobState.STARTING:
+        if evidence.started is None and was_starting:
             return (
                 EndReason.LOST,
                 f"its shim was killed{because} while starting it; it may have run",

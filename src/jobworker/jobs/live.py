@@ -26,6 +26,8 @@ class LiveJob:
         self.cgroup: JobCgroup | None = None
         self.changed = Signal()
         """The output grew, or the job has ended."""
+        self.is_of_this_boot = True
+        """Has the machine been up since it was recorded?"""
         self.started: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         """How the start went."""
         self.failure: Exception | None = None

@@ -14,7 +14,7 @@ import os
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +28,7 @@ from jobworker.jobs.endings import Endings
 from jobworker.jobs.evidence import Evidence
 from jobworker.jobs.journal import Journal, damage_mark, mark_damaged
 from jobworker.jobs.limiting import LimitChanger
+from jobworker.jobs.live import LiveJob
 from jobworker.jobs.registry import Registry
 from jobworker.jobs.shortage import is_shortage
 from jobworker.kernel.process import read_boot_id
@@ -38,38 +39,76 @@ from jobworker.shim import records
 
 logger = logging.getLogger(__name__)
 
+#: Before the worker serves, for all that an earlier one left.  A process in an uninterruptible wait
+#: dies of no signal while that lasts, which may be as long as the machine is up.
+_PATIENCE_S: Final = 5.0
+
 
 async def recover(
     registry: Registry, endings: Endings, changer: LimitChanger, hierarchy: Hierarchy
 ) -> None:
-    """Adopt the jobs that run, settle those that do not, clear away what belongs to none."""
+    """Adopt the jobs that run, settle those that do not, clear away what belongs to none.
+
+    What does not end soon is waited for while the worker serves.
+    """
     directories, boot_id = registry.directories, read_boot_id()
-    endings.is_same_boot = await asyncio.to_thread(directories.is_of_boot, boot_id)
+    is_same_boot = await asyncio.to_thread(directories.is_of_boot, boot_id)
     registry.kept_bytes = await registry.journal.run(catalog.kept_bytes)
-    running, unsettled = [], []
+    running, unsettled = await _adopt(registry, endings, is_same_boot=is_same_boot)
+    found = await asyncio.to_thread(hierarchy.stray_jobs)
+    strays = [name for name in found if JobId(name) not in registry.live]
+
+    async def settle_all() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for live in unsettled:
+                tasks.create_task(endings.settle(live))
+            for name in strays:
+                tasks.create_task(_clear_stray(hierarchy, name))
+        if not is_same_boot:
+            # Not before: a worker that is killed until then has settled nothing.
+            await asyncio.to_thread(directories.note_boot, boot_id)
+
+    is_over = asyncio.Event()
+
+    def finish() -> None:
+        is_over.set()
+        for live in unsettled:
+            live.abandon()
+
+    registry.run_until_released(settle_all(), then=finish)
+    async with asyncio.TaskGroup() as tasks:
+        for live in running:
+            tasks.create_task(changer.resume(live))
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await is_over.wait()
+    except TimeoutError:
+        left = sum(not live.ended.is_set() for live in unsettled)
+        logger.warning("not all of an earlier run has ended yet", extra={"jobs": left})
+    await asyncio.to_thread(_clear_scratch, registry)
+    await asyncio.to_thread(directories.clear_places)
+
+
+async def _adopt(
+    registry: Registry, endings: Endings, *, is_same_boot: bool
+) -> tuple[list[LiveJob], list[LiveJob]]:
+    """The jobs whose shims live, which are watched from here on, and those to be settled."""
+    running: list[LiveJob] = []
+    unsettled: list[LiveJob] = []
     for job in await registry.journal.run(catalog.live_jobs):
         evidence = await endings.evidence_of(job.id)
         live = registry.add(_as_recorded(job, evidence))
-        if evidence.ended is None and endings.watch(live, evidence):
+        live.is_of_this_boot = is_same_boot
+        is_watched = evidence.ended is None and endings.watch(live, evidence)
+        (running if is_watched else unsettled).append(live)
+        if is_watched or evidence.started is not None:
             state = JobState.STOPPING if evidence.has_stop else JobState.RUNNING
             live.job = replace(live.job, state=state)
             live.started.set_result(live.job)
-            running.append(live)
-            if evidence.has_stop:
-                # Asked for before the crash; the shim may not have been told.
-                endings.wake_shim(live)
-        else:
-            unsettled.append(live)
-    async with asyncio.TaskGroup() as tasks:
-        for live in unsettled:
-            tasks.create_task(endings.settle(live))
-        for live in running:
-            tasks.create_task(changer.resume(live))
-    await _clear_strays(registry, hierarchy)
-    if not endings.is_same_boot:
-        # Not before all is settled: a worker that is killed until then has settled nothing.
-        await asyncio.to_thread(directories.note_boot, boot_id)
-        endings.is_same_boot = True
+        if is_watched and evidence.has_stop:
+            # Asked for before the crash; the shim may not have been told.
+            endings.wake_shim(live)
+    return running, unsettled
 
 
 def _as_recorded(job: Job, evidence: Evidence) -> Job:
@@ -80,18 +119,13 @@ def _as_recorded(job: Job, evidence: Evidence) -> Job:
     return job if evidence.limits is None else evidence.limits.applied_to(job)
 
 
-async def _clear_strays(registry: Registry, hierarchy: Hierarchy) -> None:
-    """Cgroups and scratch directories of jobs that are over, and places that no job came to."""
-    for name in await asyncio.to_thread(hierarchy.stray_jobs):
-        if JobId(name) in registry.live:
-            continue
-        try:
-            await clear_cgroup(open_job(hierarchy.plan(name)))
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            logger.warning("cannot remove a cgroup", extra={"job_id": name, "reason": reason})
-    await asyncio.to_thread(_clear_scratch, registry)
-    await asyncio.to_thread(registry.directories.clear_places)
+async def _clear_stray(hierarchy: Hierarchy, name: str) -> None:
+    """The cgroups of a job that is over, or of a place that no job came to."""
+    try:
+        await clear_cgroup(open_job(hierarchy.plan(name)))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        logger.warning("cannot remove a cgroup", extra={"job_id": name, "reason": reason})
 
 
 def _clear_scratch(registry: Registry) -> None:
