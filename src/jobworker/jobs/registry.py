@@ -92,8 +92,13 @@ class Registry:
 
     def change(self, live: LiveJob, job: Job) -> None:
         """The job is now like this; the journal hears of it soon."""
-        self._set(live, job)
+        if live.job.state is not job.state:
+            advance(live.job.state, job.state)
+        live.job = job
+        # Who waits for it wakes after this has begun: what they then ask the journal comes behind.
         self._save_soon(live)
+        for subscriber in self._subscribers:
+            subscriber.tell(job)
 
     def move(self, live: LiveJob, state: JobState) -> None:
         """Into another state, if it is not in it."""
@@ -102,9 +107,7 @@ class Registry:
 
     def end(self, live: LiveJob, job: Job) -> None:
         """The job is over: ``job`` has its ending.  It leaves memory once the journal has it."""
-        self._set(live, job)
-        # Before anybody hears of it: what they then ask the journal stands behind this.
-        self._save_soon(live)
+        self.change(live, job)
         owner = job.owner
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + job.output.kept_bytes
         if live.started.done():
@@ -114,13 +117,6 @@ class Registry:
         else:
             live.started.set_exception(live.failure)
         live.end()
-
-    def _set(self, live: LiveJob, job: Job) -> None:
-        if live.job.state is not job.state:
-            advance(live.job.state, job.state)
-        live.job = job
-        for subscriber in self._subscribers:
-            subscriber.tell(job)
 
     def _save_soon(self, live: LiveJob) -> None:
         self.tasks.create_task(self._save(live, live.job))

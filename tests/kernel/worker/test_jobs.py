@@ -16,6 +16,7 @@ from jobworker.errors import (
 )
 from jobworker.model import EndReason, Job, JobFilter, JobId, JobState
 from jobworker.worker import Retention, Worker
+from support.triggers import start_waiting, when_told
 from support.worker import ALICE, BOB, WorkerPlace, collect, read_until, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
@@ -151,6 +152,18 @@ async def test_a_running_job_is_not_deleted_and_an_ended_one_is_once(place: Work
         with pytest.raises(JobNotFoundError):
             await worker.get(job.id)
         assert not place.job_directory(job.id).exists()
+
+
+async def test_who_hears_of_an_ending_finds_the_job_among_the_ended(place: WorkerPlace) -> None:
+    ended = JobFilter(states=frozenset({JobState.ENDED}))
+    async with place.open() as worker, contextlib.aclosing(worker.watch(ended)) as changes:
+        assert await anext(changes) is None
+        waiting = await start_waiting(worker, when_told("exit 3"))
+        waiting.go()
+        told = await anext(changes)
+        found = (await worker.list(ended)).jobs
+        assert [job.id for job in found] == [waiting.job.id]
+        assert found == (told,)
 
 
 async def _kept(place: WorkerPlace, worker: Worker, count: int) -> set[str]:
