@@ -32,8 +32,8 @@ class Mode(enum.Enum):
     LEGACY = "v1"
     """v1 trees only: a tree is killed through the freezer."""
     NONE = "none"
-    """No tree that this process may write to: nothing is limited, and a job has no members that
-    could be told: whoever starts it kills its process group."""
+    """No tree that this process may write to: nothing is limited, and only its shim can tell the
+    members of a job, by descent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """A host without a cgroup that we may write to: nothing is limited, counted or told.
 
-Membership can't be had either: a session or a process group is left by anyone who likes (setsid),
-and descent is lost with the death of a parent.  So this says that there are no members, and leaves
-the process group, which is better than nothing, to whoever holds the main process.
+Membership can't be had from outside either: a session or a process group is left by anyone who
+likes (setsid), and descent is lost with the death of a parent.  So this says that there are no
+members.  The shim, to which what loses its parent comes, tells its descendants itself.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class Chunk:
     """Of the first byte, from the start of the output of both streams."""
     stream: Stream
     time_us: int
-    """When the last byte was taken from the job, microseconds since 1970."""
+    """When the last byte was taken from the job or up to a millisecond before, microseconds since
+    1970; 0 where that is not known."""
     data: bytes
 
     @property

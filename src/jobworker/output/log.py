@@ -1,11 +1,11 @@
 """The two files of a job's output, and the board that says how it goes.
 
 ``output`` has the bytes of both streams exactly as written, in the order observed.  ``index`` has
-records of 16 bytes, little-endian: the offset after the last byte of a piece, and its time in
-microseconds since 1970 shifted left by 8 with the stream's number in the low byte.  A piece begins
-where the one before ends.  The last record may still grow: its offset and time are rewritten in
-place while the same stream goes on within a millisecond.  ``board`` has the totals and what is
-wrong, in memory shared with its readers.
+records of 16 bytes, little-endian: the offset after the last byte of a piece, and the time when its
+first one was taken, in microseconds since 1970 shifted left by 8 with the stream's number in the
+low byte.  A piece begins where the one before ends.  The last record may still grow: its offset is
+rewritten in place while the same stream goes on within a millisecond of that time.  ``board`` has
+the totals and what is wrong, in memory shared with its readers.
 
 One shim writes; anybody reads.  Bytes beyond the last record were moved but not indexed when the
 shim was killed: they are output, of a stream that is not known.
