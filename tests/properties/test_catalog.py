@@ -117,7 +117,7 @@ def test_what_is_recorded_is_found_as_it_was(jobs: list[Job]) -> None:
             job.id for job in jobs if job not in ended
         }
         assert catalog.count_ended(connection) == len(ended)
-        oldest = [job_id for job_id, _, _ in catalog.oldest_ended(connection, 100)]
+        oldest = [job_id for job_id, _ in catalog.oldest_ended(connection, 100)]
         assert oldest == [
             job.id for job in sorted(ended, key=lambda job: (job.ended_at or _NEVER, job.id))
         ]

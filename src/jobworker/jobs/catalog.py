@@ -6,7 +6,6 @@ Plain functions on a connection, each run inside a transaction of ``Journal.run`
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +18,6 @@ from jobworker.model.state import JobState
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Job)
-
-Work = Callable[[sqlite3.Connection], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +139,13 @@ def delete(connection: sqlite3.Connection, job_id: JobId) -> bool:
     return connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).rowcount > 0
 
 
-def oldest_ended(connection: sqlite3.Connection, most: int) -> list[tuple[JobId, int, int]]:
-    """(id, ended_us, kept bytes) of ended jobs, the longest ended first."""
+def oldest_ended(connection: sqlite3.Connection, most: int) -> list[tuple[JobId, int]]:
+    """(id, ended_us) of ended jobs, the longest ended first."""
     rows = connection.execute(
-        "SELECT id, ended_us, kept_bytes FROM jobs WHERE ended_us IS NOT NULL"
-        " ORDER BY ended_us, id LIMIT ?",
+        "SELECT id, ended_us FROM jobs WHERE ended_us IS NOT NULL ORDER BY ended_us, id LIMIT ?",
         (most,),
     )
-    return [(JobId(job_id), ended_us, kept) for job_id, ended_us, kept in rows]
+    return [(JobId(job_id), ended_us) for job_id, ended_us in rows]
 
 
 def count_ended(connection: sqlite3.Connection) -> int:

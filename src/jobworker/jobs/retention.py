@@ -76,7 +76,7 @@ class Keeper:
             count = await journal.run(catalog.count_ended)
             oldest = await journal.run(lambda connection: catalog.oldest_ended(connection, _ROUND))
             removed = 0
-            for job_id, ended_us, _ in oldest:
+            for job_id, ended_us in oldest:
                 age_s = time.time() - ended_us / 1e6
                 too_many = keep.max_jobs is not None and count - removed > keep.max_jobs
                 too_old = keep.max_age_s is not None and age_s > keep.max_age_s

@@ -124,14 +124,6 @@ def write_ending(
     write(directory, EXIT, record, durable=True)
 
 
-def exists(directory: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=directory)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def encode(record: Mapping[str, object]) -> bytes:
     """As the records are written: JSON, ASCII only."""
     return _encoder.encode(record).encode("ascii")
