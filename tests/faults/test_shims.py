@@ -163,7 +163,7 @@ async def test_a_job_that_cannot_be_killed_keeps_no_worker_from_starting(
     waiting = await _leave_unkillable(place, frozen)
     boot = place.state_dir / "boot"
     boot.write_text("another")
-    async with asyncio.timeout(20), place.open(stop_jobs=False) as worker:
+    async with asyncio.timeout(60), place.open(stop_jobs=False) as worker:
         job = await worker.get(waiting.job.id)
         assert job.state is JobState.RUNNING
         so_far = await collect(worker, job.id, follow=False)
@@ -173,7 +173,7 @@ async def test_a_job_that_cannot_be_killed_keeps_no_worker_from_starting(
         assert asked.state is JobState.STOPPING
     # Closed before it is over: the next one has it to do.
     assert boot.read_text() == "another"
-    async with asyncio.timeout(20), place.open(stop_jobs=False) as worker:
+    async with asyncio.timeout(60), place.open(stop_jobs=False) as worker:
         await asyncio.to_thread(frozen, "-u")
         ended = await worker.wait(job.id)
         assert ended.ending is not None
@@ -192,7 +192,7 @@ async def test_a_stray_that_cannot_be_killed_keeps_no_worker_from_starting(
     monkeypatch.setattr("jobworker.jobs.recovery._PATIENCE_S", 0.3)
     waiting = await _leave_unkillable(place, frozen)
     await asyncio.to_thread(_forget_jobs, place.state_dir / "journal.sqlite")
-    async with asyncio.timeout(20), place.open() as worker:
+    async with asyncio.timeout(60), place.open() as worker:
         with pytest.raises(JobNotFoundError):
             await worker.get(waiting.job.id)
         await _check_start(worker)
