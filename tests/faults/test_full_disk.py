@@ -16,6 +16,7 @@ from jobworker.model import EndReason, Job, JobId
 from jobworker.worker import Worker
 from support.faults import fill, shims_of, small_disk, wait_dead, wait_settled
 from support.guards import need
+from support.triggers import start_waiting, when_told
 from support.worker import ALICE, BOB, WorkerPlace, collect, python, run, sh
 
 pytestmark = pytest.mark.anyio
@@ -135,16 +136,16 @@ async def test_jobs_that_end_on_a_full_disk_end_truly_also_without_a_worker(
     disk: WorkerPlace,
 ) -> None:
     async with disk.open(stop_jobs=False) as worker:
-        job = await worker.start(sh("sleep 0.7; echo last words; exit 9"), owner=ALICE)
+        waiting = await start_waiting(worker, when_told("echo last words; exit 9"))
+        (shim,) = shims_of(disk.state_dir)
         ballast = fill(disk.state_dir)
-        shims = shims_of(disk.state_dir)
+    waiting.go()
     async with asyncio.timeout(20):
-        (shim,) = shims
         await wait_dead(shim)
     ballast.unlink()
     async with disk.open() as worker:
-        output = await collect(worker, job.id)
-        assert output.stdout == b"last words\n"
+        output = await collect(worker, waiting.job.id)
+        assert output.stdout == b"%d\nlast words\n" % waiting.pid
         assert (output.ending.reason, output.ending.exit_code) == (EndReason.EXITED, 9)
 
 
