@@ -130,7 +130,8 @@ async def test_a_time_limit_ends_a_job_and_is_told(place: WorkerPlace) -> None:
     async with place.open(default_grace_s=0.2) as worker, asyncio.TaskGroup() as tasks:
         mild = tasks.create_task(run(worker, sh("exec sleep 60", timeout_s=0.1)))
         deaf = tasks.create_task(
-            run(worker, sh("trap '' TERM; while :; do sleep 60; done", timeout_s=0.1))
+            # Its time has to be enough for it to become deaf, beside the starts of the others.
+            run(worker, sh("trap '' TERM; echo deaf; while :; do sleep 60; done", timeout_s=2))
         )
         by_policy = tasks.create_task(
             run(worker, sh("exec sleep 60"), policy=JobPolicy(timeout_s=0.1))
@@ -145,13 +146,14 @@ async def test_a_time_limit_ends_a_job_and_is_told(place: WorkerPlace) -> None:
         assert told == (EndReason.TIMED_OUT, signal.SIGTERM)
         assert "its time limit of 0.1 s" in job.ending.message
         assert job.ending.stopped_by == ""
-    job, _ = deaf.result()
+    job, output = deaf.result()
+    assert output.stdout == b"deaf\n"
     assert job.ending is not None
     assert (job.ending.reason, job.ending.signal) == (EndReason.TIMED_OUT, signal.SIGKILL)
     assert "forced after the grace period" in job.ending.message
     assert job.started_at is not None
     assert job.ended_at is not None
-    assert 0.25 < (job.ended_at - job.started_at).total_seconds() < 5
+    assert 2.15 < (job.ended_at - job.started_at).total_seconds() < 7
 
 
 @pytest.mark.parametrize(
