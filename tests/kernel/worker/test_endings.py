@@ -186,18 +186,19 @@ async def test_what_the_main_process_leaves_is_killed_with_it(
 
 async def test_a_daemon_of_the_job_does_not_outlive_it(place: WorkerPlace) -> None:
     program = """
-import os, sys, time
+import os, time
+told, tell = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        for fd in (0, 1):
-            os.close(fd)
         os.write(2, b"%d" % os.getpid())
-        os.close(2)
+        for fd in (0, 1, 2, tell):
+            os.close(fd)
         time.sleep(60)
     os._exit(0)
+os.close(tell)
 os.wait()
-time.sleep(0.05)
+os.read(told, 1)  # ends when the last one has closed it
 """
     async with place.open() as worker:
         job, output = await run(worker, python(program))
