@@ -431,10 +431,21 @@ async def test_a_shim_sleeps_while_its_job_sleeps(place: WorkerPlace) -> None:
         if plan.job:
             # An event of the cgroup that does not empty it must not keep the shim busy.
             await asyncio.to_thread(_freeze_and_thaw, Path(plan.members))
-        await asyncio.sleep(0.3)  # noqa: TID251 - what is tested is that nothing happens
-        before = _woken(shim)
-        await asyncio.sleep(1)  # noqa: TID251 - as above
+        before = await _asleep(shim)
+        await asyncio.sleep(1)  # noqa: TID251 - what is tested is that nothing happens
         assert _woken(shim) == before
+
+
+async def _asleep(shim_pid: int) -> tuple[int, ...]:
+    """What ``_woken`` tells once the shim has come to rest.
+
+    Not while it waits for the kernel to move it into its own cgroup, which no signal would wake.
+    """
+    before = None
+    async with asyncio.timeout(20):
+        while _state_of(str(shim_pid)) != "S" or before != (before := _woken(shim_pid)):  # noqa: ASYNC110 - see below
+            await asyncio.sleep(0.3)  # noqa: TID251 - nothing announces it
+    return before
 
 
 def _freeze_and_thaw(members: Path) -> None:
