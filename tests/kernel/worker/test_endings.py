@@ -416,7 +416,8 @@ while time.process_time() < end: pass
         usage = job.ending.usage
         assert usage == job.usage
         assert usage.cpu_seconds is not None
-        assert 0.25 < usage.cpu_seconds < 2
+        # A guest kernel charges a task with the time for which the host ran something else.
+        assert 0.25 < usage.cpu_seconds < (10 if in_guest() else 2)
         assert usage.memory_bytes is None
         assert usage.memory_peak_bytes is None or 32 * _MIB < usage.memory_peak_bytes < 64 * _MIB
         assert usage.oom_kills in (0, None)
