@@ -63,11 +63,13 @@ async def wait_condition(worker: Worker, job_id: JobId) -> Job:
 
 async def wait_stuck(disk: WorkerPlace, job_id: JobId) -> int:
     """How many lines a job has written that fills its pipes until it can't go on."""
-    count = -1
+    looks: list[int] = []
     async with asyncio.timeout(20):
-        while count != (count := count_of(disk, job_id)):  # noqa: ASYNC110 - see below
+        # So many that they span several of the shim's retries, each of which may take some more.
+        while len(looks) < 5 or len(set(looks[-5:])) > 1:
+            looks.append(count_of(disk, job_id))
             await asyncio.sleep(0.3)  # noqa: TID251 - nothing announces that nothing happens
-    return count
+    return looks[-1]
 
 
 def count_of(disk: WorkerPlace, job_id: JobId) -> int:
