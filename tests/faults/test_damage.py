@@ -20,6 +20,7 @@ from jobworker.errors import DataLossError, FailedPreconditionError, Unavailable
 from jobworker.model import Chunk, EndReason, Job, JobState, RequestId, Stream
 from jobworker.worker import Retention, Worker
 from support.faults import job_cgroups, kill, shims_of, told_by, wait_dead
+from support.triggers import Waiting, start_waiting, when_told
 from support.worker import ALICE, BOB, WorkerPlace, collect, output_of, read_until, run, sh
 
 pytestmark = pytest.mark.anyio
@@ -89,26 +90,27 @@ async def test_cut_output_is_told_and_never_a_short_read(place: WorkerPlace) -> 
 
 
 @contextlib.asynccontextmanager
-async def ended_unheard(place: WorkerPlace, script: str) -> AsyncIterator[Job]:
+async def ended_unheard(place: WorkerPlace, script: str) -> AsyncIterator[Waiting]:
     """A job that ends while there is no worker."""
     async with place.open(stop_jobs=False) as worker:
-        job = await worker.start(sh(script), owner=ALICE)
-        shims = shims_of(place.state_dir)
-    for pid in shims:
-        await wait_dead(pid)
-    yield job
+        waiting = await start_waiting(worker, when_told(script))
+        (shim,) = shims_of(place.state_dir)
+    waiting.go()
+    await wait_dead(shim)
+    yield waiting
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 100])
 async def test_a_half_written_ending_is_no_ending(place: WorkerPlace, size_bytes: int) -> None:
-    async with ended_unheard(place, "sleep 0.2; echo said; exit 3") as job:
-        cut(place.job_directory(job.id) / "exit.json", size_bytes)
+    async with ended_unheard(place, "echo said; exit 3") as ended:
+        cut(place.job_directory(ended.job.id) / "exit.json", size_bytes)
         async with place.open() as worker:
-            found = await worker.get(job.id)
+            found = await worker.get(ended.job.id)
             assert found.ending is not None
             assert (found.ending.reason, found.ending.exit_code) == (EndReason.LOST, None)
             assert "exit.json" in found.ending.message
-            assert (await collect(worker, job.id)).whole == b"said\n"
+            said = (await collect(worker, ended.job.id)).whole
+            assert said == b"%d\nsaid\n" % ended.pid
             assert await output_of(worker, sh("echo fine")) == "fine\n"
 
 
@@ -270,11 +272,11 @@ async def test_a_job_directory_that_was_removed_is_told(
     place: WorkerPlace, cgroup_name: str
 ) -> None:
     async with place.open() as worker:
-        job = await worker.start(sh("echo on; sleep 0.5; exit 1"), owner=ALICE)
-        await read_until(worker, job.id, lambda data: data == b"on\n")
+        waiting = await start_waiting(worker, when_told("exit 1"))
         (shim,) = shims_of(place.state_dir)
-        shutil.rmtree(place.job_directory(job.id))
-        ended = await worker.wait(job.id)
+        shutil.rmtree(place.job_directory(waiting.job.id))
+        waiting.go()
+        ended = await worker.wait(waiting.job.id)
         assert ended.ending is not None
         assert ended.ending.reason is EndReason.LOST
         assert "its directory is gone" in ended.ending.message
