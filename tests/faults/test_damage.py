@@ -181,26 +181,44 @@ async def test_a_journal_that_is_none_is_made_anew(place: WorkerPlace) -> None:
 
 
 async def test_damage_found_in_use_is_told_and_mended_by_the_next_start(
-    place: WorkerPlace,
+    place: WorkerPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = place.state_dir / "journal.sqlite"
     async with place.open(stop_jobs=False) as worker:
         jobs = await three_jobs(worker)
-    _ruin_pages(journal)
-    with pytest.MonkeyPatch.context() as patch:
-        # As if it were too large to be checked at each start.
-        patch.setattr("jobworker.jobs.journal._CHECKED_BYTES_MAX", 0)
-        with contextlib.suppress(DataLossError, BaseExceptionGroup):
-            async with place.open(stop_jobs=False) as worker:
-                with pytest.raises(DataLossError, match="started anew"):
-                    await worker.list()
-                # What runs is served without it.
-                assert (await worker.get(jobs[1].id)).state is JobState.RUNNING
-                assert b"on\n" in await read_until(worker, jobs[1].id, lambda data: data)
-        assert (place.state_dir / "journal.sqlite.damaged").exists()
-        async with place.open() as worker:
-            await check_three(worker, jobs)
+    _pass_for_large(monkeypatch)
+    async with place.open(stop_jobs=False) as worker:
+        # What a list needs has not been read yet.
+        _ruin_pages(journal)
+        with pytest.raises(DataLossError, match="started anew"):
+            await worker.list()
+        # What runs is served without it.
+        assert (await worker.get(jobs[1].id)).state is JobState.RUNNING
+        assert b"on\n" in await read_until(worker, jobs[1].id, lambda data: data)
+    assert (place.state_dir / "journal.sqlite.damaged").exists()
+    async with place.open() as worker:
+        await check_three(worker, jobs)
     assert not (place.state_dir / "journal.sqlite.damaged").exists()
+
+
+async def test_damage_that_a_start_fails_at_is_mended_by_the_next(
+    place: WorkerPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        jobs = await three_jobs(worker)
+    _pass_for_large(monkeypatch)
+    _ruin_pages(place.state_dir / "journal.sqlite")
+    told = pytest.RaisesExc(DataLossError, match="started anew")
+    with pytest.RaisesGroup(told, allow_unwrapped=True):
+        async with place.open():
+            pass
+    async with place.open() as worker:
+        await check_three(worker, jobs)
+
+
+def _pass_for_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that is too large to be checked at each start."""
+    monkeypatch.setattr("jobworker.jobs.journal._CHECKED_BYTES_MAX", 0)
 
 
 async def test_old_jobs_are_removed_though_the_journal_refused_it_once(
