@@ -201,14 +201,14 @@ def wait_settled(state_dir: Path) -> None:
 async def kill_jobs(state_dir: Path, cgroup_name: str) -> None:
     """All that is left of a dead worker's jobs: the shims, then the members of the cgroups."""
     await asyncio.to_thread(wait_settled, state_dir)
-    members = [
-        int(pid)
-        for path in job_cgroups(cgroup_name)
-        for pid in (path / "cgroup.procs").read_text().split()
-    ]
-    for pid in (*shims_of(state_dir), *members):
+    for pid in shims_of(state_dir):
         kill(pid)
         await wait_dead(pid)
+    # Only now: a shim that came to its end would remove cgroups while they are looked at.
+    for path in job_cgroups(cgroup_name):
+        for member in map(int, (path / "cgroup.procs").read_text().split()):
+            kill(member)
+            await wait_dead(member)
 
 
 def remove_cgroups(name: str) -> None:
