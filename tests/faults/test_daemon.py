@@ -25,10 +25,13 @@ from support.faults import (
     kill,
     launcher_of,
     open_daemon,
+    shims_of,
+    wait_dead,
     witness_directory,
     witnessed,
 )
 from support.guards import need
+from support.triggers import Waiting, when_told
 from support.worker import sh, state_directory
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +133,19 @@ async def open_jobctl(
     )
 
 
+async def first_line(client: Client, job: Job) -> bytes:
+    """Of its output, once it is there."""
+    async with contextlib.aclosing(client.follow(job.id)) as events:
+        event = await anext(events)
+        assert isinstance(event, Chunk)
+        return event.data
+
+
+async def start_waiting(client: Client, script: str) -> Waiting:
+    job = await client.start(when_told(script))
+    return Waiting(job=job, pid=int(await first_line(client, job)))
+
+
 async def test_what_was_under_way_is_carried_through(
     folder: Path, installation: Installation, cgroup_name: str
 ) -> None:
@@ -137,20 +153,24 @@ async def test_what_was_under_way_is_carried_through(
         open_daemon(folder, installation, cgroup_name) as daemon,
         connect(daemon.target(installation, "alice")) as client,
     ):
-        deaf = await client.start(sh("trap '' TERM; while :; do sleep 1; done"))
-        limited = await client.start(sh("exec sleep 60", timeout_s=1.0))
-        short = await client.start(sh("sleep 1; exit 42"))
-        struck = await client.start(sh("sleep 1; kill -SEGV $$"))
+        deaf = await client.start(sh("trap '' TERM; echo deaf; while :; do sleep 1; done"))
+        await first_line(client, deaf)
+        short = await start_waiting(client, "exit 42")
+        struck = await start_waiting(client, "kill -SEGV $$")
+        limited = await client.start(sh("exec sleep 60", timeout_s=2.0))
         await client.stop(deaf.id, grace_s=1.0, wait=False)
         await daemon.kill()
         # The grace, the time limit and both ends come while there is no daemon.
-        await asyncio.sleep(2.5)  # noqa: TID251 - it is time that has to pass
+        short.go()
+        struck.go()
+        for pid in shims_of(folder / "state"):
+            await wait_dead(pid)
         began = time.monotonic()
         await daemon.spawn()
         assert await daemon.wait_ready()
         jobs = {job.id: job for job in (await client.list()).jobs}
         took_s = time.monotonic() - began
-    endings = [jobs[job.id].ending for job in (deaf, limited, short, struck)]
+    endings = [jobs[job.id].ending for job in (deaf, limited, short.job, struck.job)]
     assert [(one.reason, one.exit_code, one.signal) for one in endings if one] == [
         (EndReason.STOPPED, None, signal.SIGKILL),
         (EndReason.TIMED_OUT, None, signal.SIGTERM),
