@@ -30,7 +30,7 @@ from support.faults import (
     witness_directory,
     witnessed,
 )
-from support.guards import need
+from support.guards import in_guest, need
 from support.triggers import Waiting, when_told
 from support.worker import sh, state_directory
 
@@ -180,7 +180,8 @@ async def test_what_was_under_way_is_carried_through(
     assert endings[0] is not None
     assert endings[0].stopped_by == "alice"
     # From its first instruction; a machine that is busy with other tests is given more.
-    assert took_s < 5
+    # In a guest kernel the imports alone take that long.
+    assert took_s < (30 if in_guest() else 5)
 
 
 async def test_a_second_daemon_is_refused_and_harms_nothing(
