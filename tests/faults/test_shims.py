@@ -111,7 +111,8 @@ async def test_a_machine_that_went_down_leaves_lost_jobs_and_true_endings(
         await worker.wait(over.id)
         running = await worker.start(sh("echo so far; exec sleep 1000"), owner=ALICE)
         await read_until(worker, running.id, lambda data: data == b"so far\n")
-        unheard = await worker.start(sh("sleep 0.3; exit 6"), owner=ALICE)
+        unheard = await start_waiting(worker, when_told("exit 6"))
+    unheard.go()
     for pid in shims_of(place.state_dir):
         if pid != place.shim_pid(running.id):
             await wait_dead(pid)
@@ -124,7 +125,7 @@ async def test_a_machine_that_went_down_leaves_lost_jobs_and_true_endings(
     async with place.open() as worker:
         found = {job.id: job for job in (await worker.list()).jobs}
         assert {job.state for job in found.values()} == {JobState.ENDED}
-        endings = [found[job.id].ending for job in (over, running, unheard)]
+        endings = [found[job.id].ending for job in (over, running, unheard.job)]
         assert [(one.reason, one.exit_code) for one in endings if one] == [
             (EndReason.EXITED, 4),
             (EndReason.LOST, None),

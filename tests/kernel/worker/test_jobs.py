@@ -204,16 +204,17 @@ async def test_ended_jobs_are_kept_for_so_long_and_so_many_bytes(place: WorkerPl
 
 async def test_jobs_go_on_without_a_worker_and_are_found_again(place: WorkerPlace) -> None:
     async with place.open(stop_jobs=False) as worker:
-        runs = await worker.start(sh("echo before; sleep 0.3; echo after; exit 7"), owner=ALICE)
+        runs = await start_waiting(worker, when_told("echo after; exit 7"))
         lasts = await worker.start(sh("exec sleep 60"), owner=ALICE)
         deaf = await worker.start(sh("trap '' TERM; echo r; while :; do sleep 60; done"), owner=BOB)
         await read_until(worker, deaf.id, lambda data: data == b"r\n")
         await worker.stop(deaf.id, stopped_by=ALICE, grace_s=60, wait=False)
+    runs.go()
     async with place.open() as worker:
         assert (await worker.get(lasts.id)).state is JobState.RUNNING
         assert (await worker.get(deaf.id)).state is JobState.STOPPING
-        output = await collect(worker, runs.id)
-        assert output.stdout == b"before\nafter\n"
+        output = await collect(worker, runs.job.id)
+        assert output.stdout == b"%d\nafter\n" % runs.pid
         assert (output.ending.reason, output.ending.exit_code) == (EndReason.EXITED, 7)
         ended = await worker.stop(deaf.id, stopped_by=BOB, grace_s=0)
         assert ended.ending is not None
