@@ -119,14 +119,17 @@ async def test_a_stop_goes_on_after_the_deadline_of_who_asked(place: ServicePlac
         job = await start(alice, STUBBORN)
         events = aiter(alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True)))
         assert (await anext(events)).chunk.data == b"ready\n"
-        grace = Duration(seconds=1)
+        # Time for the call to arrive before its deadline, and for that to come before the end.
+        grace = Duration(seconds=2)
         with refused() as refusal:
-            await alice.StopJob(pb.StopJobRequest(job_id=job.id, grace=grace), timeout=0.3)
+            await alice.StopJob(pb.StopJobRequest(job_id=job.id, grace=grace), timeout=1)
         assert type(refusal.error) is DeadlineExceededError
         *_, last = [event async for event in events]
         assert last.end.ending.reason == pb.END_REASON_STOPPED
         assert last.end.ending.signal == 9
-        await service.audit.wait(1, outcome="DEADLINE_EXCEEDED", job=job.id)
+        (line,) = await service.audit.wait(1, method="/jobworker.v1.JobWorker/StopJob", job=job.id)
+        # The client may tell that it is gone before the server's clock says that time is up.
+        assert line["outcome"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
 async def test_a_stop_need_not_wait(place: ServicePlace) -> None:
