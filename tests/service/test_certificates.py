@@ -174,8 +174,10 @@ def short_lived(installation: Installation) -> ClientFiles:
 
 
 async def test_a_stream_ends_when_its_certificate_does(place: ServicePlace) -> None:
-    files = short_lived(place.installation)
-    async with place.open(heartbeat=60) as service, service.client(files) as alice:
+    async with (
+        place.open(heartbeat=60) as service,
+        service.client(short_lived(place.installation)) as alice,
+    ):
         job = await start(alice, "exec sleep 60")
         with refused() as refusal:
             await drain(alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True)))
@@ -190,9 +192,9 @@ async def test_a_stream_ends_when_its_certificate_does(place: ServicePlace) -> N
 async def test_a_resumed_session_does_not_revive_an_expired_certificate(
     place: ServicePlace,
 ) -> None:
-    files = short_lived(place.installation)
     cache = session_cache.ssl_session_cache_lru(1)  # type: ignore[no-untyped-call]  # it has none
     async with place.open(heartbeat=60) as service:
+        files = short_lived(place.installation)
         async with cached_client(service, files, cache) as alice:
             with refused() as refusal:
                 await drain(alice.WatchJobs(pb.WatchJobsRequest()))
