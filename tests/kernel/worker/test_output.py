@@ -173,11 +173,14 @@ async def test_tail_of_a_running_job_goes_on_with_what_comes(place: WorkerPlace)
     async with place.open() as worker:
         job = await worker.start(sh("echo a; echo b; mkfifo gate; cat gate; echo c"), owner=ALICE)
         await read_until(worker, job.id, lambda data: data == b"a\nb\n")
-        async with asyncio.TaskGroup() as tasks:
-            tail = tasks.create_task(collect(worker, job.id, tail_lines=1))
+        async with contextlib.aclosing(worker.follow(job.id, tail_lines=1)) as events:
+            tail = [await anext(events)]
             await asyncio.to_thread(_gate_there, place, job.id)
             await asyncio.to_thread(_open_gate, place, job.id)
-    assert tail.result().whole == b"b\n1c\n"
+            tail += [event async for event in events]
+    data = [event.data for event in tail if isinstance(event, Chunk)]
+    assert data[0] == b"b\n"
+    assert b"".join(data) == b"b\n1c\n"
 
 
 def _gate_there(place: WorkerPlace, job_id: JobId) -> None:
