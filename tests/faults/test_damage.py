@@ -120,7 +120,7 @@ async def test_a_damaged_record_does_not_cost_a_running_job(
 ) -> None:
     async with place.open(stop_jobs=False) as worker:
         job = await worker.start(
-            sh("echo on; trap '' TERM; while :; do sleep 0.1; done"), owner=ALICE
+            sh("trap '' TERM; echo on; while :; do sleep 0.1; done"), owner=ALICE
         )
         await read_until(worker, job.id, lambda data: data == b"on\n")
         if name == "stop.json":
