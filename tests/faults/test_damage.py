@@ -307,10 +307,10 @@ async def test_a_job_directory_that_was_removed_is_told(
 async def test_a_job_directory_that_is_none_keeps_no_worker_from_starting(
     place: WorkerPlace,
 ) -> None:
-    async with ended_unheard(place, "sleep 0.2; exit 3") as job:
-        _make_unreadable(place.job_directory(job.id))
+    async with ended_unheard(place, "exit 3") as ended:
+        _make_unreadable(place.job_directory(ended.job.id))
         async with place.open() as worker:
-            found = await worker.get(job.id)
+            found = await worker.get(ended.job.id)
             assert found.ending is not None
             assert found.ending.reason is EndReason.LOST
             assert "its directory cannot be read: Not a directory" in found.ending.message
@@ -343,13 +343,13 @@ def _make_unreadable(directory: Path) -> None:
 async def test_a_shim_that_can_be_none_keeps_no_worker_from_starting(
     place: WorkerPlace, number: object
 ) -> None:
-    async with ended_unheard(place, "sleep 0.2; exit 3") as job:
-        directory = place.job_directory(job.id)
+    async with ended_unheard(place, "exit 3") as ended:
+        directory = place.job_directory(ended.job.id)
         (directory / "exit.json").unlink()
         record = directory / "shim.json"
         record.write_text(json.dumps({**json.loads(record.read_bytes()), "pid": number}))
         async with place.open() as worker:
-            found = await worker.get(job.id)
+            found = await worker.get(ended.job.id)
             assert found.ending is not None
             assert found.ending.reason is EndReason.LOST
             assert "shim.json" in found.ending.message
