@@ -107,7 +107,7 @@ async def _read(output: int, piece: Piece, buffer: memoryview) -> bytes:
 
 
 def _read_cached(output: int, buffer: memoryview, offset: int) -> bytes | None:
-    """What is in the page cache, or None if that is nothing."""
+    """What is in the page cache, or None if that is nothing that one could be sure of."""
     try:
         count = os.preadv(output, [buffer], offset, os.RWF_NOWAIT)
     except BlockingIOError:
@@ -117,4 +117,6 @@ def _read_cached(output: int, buffer: memoryview, offset: int) -> bytes | None:
         if error.errno != errno.EOPNOTSUPP:
             raise
         return None
-    return bytes(buffer[:count])
+    # Linux 5.9 and 5.10 may answer 0 where there is more (preadv2(2), BUGS): a read that waits
+    # tells whether this is the end.
+    return bytes(buffer[:count]) if count else None
