@@ -70,7 +70,7 @@ def _written(writes: list[tuple[Stream, bytes, int]]) -> Iterator[tuple[LogReade
         output, index = make_log(directory)
         stack.callback(os.close, output)
         stack.callback(os.close, index)
-        writer = LogWriter(output, index)
+        writer = LogWriter(directory, output, index)
         read_end, write_end = os.pipe()
         stack.callback(os.close, read_end)
         stack.callback(os.close, write_end)
@@ -241,7 +241,7 @@ def test_however_it_is_taken_from_the_pipe_it_is_the_same(data: bytes, sizes: li
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 16)
         os.write(write_end, data)
         os.close(write_end)
-        writer = LogWriter(output, index)
+        writer = LogWriter(directory, output, index)
         turn = 0
         while writer.take(read_end, Stream.STDOUT, sizes[turn % len(sizes)], turn * 700):
             turn += 1

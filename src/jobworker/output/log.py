@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobworker.kernel import pipes, space
+from jobworker.kernel.durable import DurableFile, forget_copy
 from jobworker.model.output import Stream
 from jobworker.model.usage import OutputTotals
 
@@ -81,7 +82,7 @@ def make_log(directory: int) -> tuple[int, int]:
     directory: of the job; borrowed.  Raises OSError, FileExistsError if there is a log already,
     ENOSPC if there is no room for what two fresh pipes hold.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with contextlib.ExitStack() as undo:
         output = os.open(OUTPUT_FILE, flags, 0o600, dir_fd=directory)
         undo.callback(os.close, output)
@@ -94,11 +95,12 @@ def make_log(directory: int) -> tuple[int, int]:
 
 
 def release_room(directory: int) -> None:
-    """Give back the space that a shim which was killed had taken ahead; no-op without a log.
+    """Give back the space that a shim which was killed had taken; no-op without a log.
 
     directory: of the job; borrowed.
     """
     for name in (OUTPUT_FILE, INDEX_FILE):
+        forget_copy(directory, name)
         with contextlib.suppress(OSError):
             fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
             try:
@@ -126,10 +128,14 @@ class Board:
 class LogWriter:
     """The only writer of ``output`` and ``index``."""
 
-    def __init__(self, output: int, index: int) -> None:
-        """output, index: from ``make_log``, empty; taken."""
+    def __init__(self, directory: int, output: int, index: int) -> None:
+        """directory: of the job; borrowed.  output, index: from ``make_log``, empty; taken."""
         self._output = output
         self._index = index
+        self._durable = (
+            DurableFile(directory, OUTPUT_FILE, output),
+            DurableFile(directory, INDEX_FILE, index),
+        )
         self.end = 0
         """Offset after the last byte kept."""
         self._slot = 0
@@ -174,13 +180,13 @@ class LogWriter:
     def flush(self) -> None:
         """Put everything onto the disk: fsync(2) of both files; the log is complete.
 
-        Raises OSError.
+        Raises OSError: call it again later.
         """
         self._flush_record()
         space.release(self._output)
         space.release(self._index)
-        os.fsync(self._output)
-        os.fsync(self._index)
+        for file in self._durable:
+            file.sync()
 
     def _flush_record(self) -> None:
         new = self._unwritten

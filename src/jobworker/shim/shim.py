@@ -163,7 +163,7 @@ class _Shim:
         board, output, index, stdout, stderr = fds[:5]
         status = fds[5] if handoff.has_init else None
         pump = Pump(
-            LogWriter(output, index),
+            LogWriter(directory, output, index),
             Board(board),
             most_bytes=handoff.max_output_bytes,
             on_limit=handoff.on_output_limit,
