@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -33,6 +35,24 @@ while True:
     os.write(1 + number % 2, f"{number:099d}\\n".encode())
     number += 1
     os.pwrite(count, str(number).encode().ljust(20), 0)
+"""
+
+
+#: Takes a line into a log, with the board in another directory: one without a block of its own.
+_PUMP_ONCE: Final = """
+import os, sys
+from jobworker.model.spec import OnOutputLimit
+from jobworker.output.log import Board, LogWriter, make_log
+from jobworker.output.pump import Pump
+log, board_file = sys.argv[1:]
+directory = os.open(log, os.O_RDONLY)
+board = os.open(board_file, os.O_RDWR)
+(stdout, ours), (stderr, _) = os.pipe(), os.pipe()
+writer = LogWriter(directory, *make_log(directory))
+limit = OnOutputLimit.STOP
+pump = Pump(writer, Board(board), most_bytes=None, on_limit=limit, stdout=stdout, stderr=stderr)
+os.write(ours, b"line\\n")
+sys.exit(not pump.pump(stdout) or writer.end != len(b"line\\n"))
 """
 
 
@@ -169,3 +189,18 @@ async def test_a_state_directory_that_cannot_be_written_is_refused_with_the_reas
                 pass
     finally:
         assert _remount(mounted, "rw")
+
+
+def test_totals_that_a_full_disk_does_not_take_end_no_shim(tmp_path: Path) -> None:
+    """Where each write takes a block anew (btrfs), having written before does not help."""
+    need(os.geteuid() == 0, "root")
+    log = tmp_path / "log"
+    log.mkdir()
+    with small_disk(tmp_path / "disk", 1 << 20, kind="tmpfs") as full:
+        board = full / "board"
+        board.touch()
+        os.truncate(board, 4096)
+        fill(full)
+        arguments = (sys.executable, "-c", _PUMP_ONCE, log, board)
+        assert subprocess.run(arguments, check=False).returncode == 0
+    assert (log / "output").read_bytes() == b"line\n"

@@ -19,7 +19,6 @@ Offsets are absolute and never change.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import struct
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from typing import Final
 from jobworker.kernel import pipes, space
 from jobworker.kernel.durable import DurableFile, forget_copy
 from jobworker.model.output import Stream
-from jobworker.model.usage import OutputTotals
 
 OUTPUT_FILE: Final = "output"
 INDEX_FILE: Final = "index"
@@ -65,10 +63,10 @@ class Piece:
 
 def make_board(directory: int) -> int:
     """Make the file and open it for its writer; the caller closes it.  Raises OSError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     board = os.open(BOARD_FILE, flags, 0o600, dir_fd=directory)
     try:
-        # Allocated now, so that a store on a full disk can't end in SIGBUS.
+        # Allocated now, so that a full disk takes it too, unless each write takes a block anew.
         os.posix_fallocate(board, 0, _BOARD_BYTES)
     except BaseException:
         os.close(board)
@@ -110,19 +108,23 @@ def release_room(directory: int) -> None:
 
 
 class Board:
-    """The writer's side of ``board``: stores to memory, no system call."""
+    """The writer's side of ``board``."""
 
     def __init__(self, board: int) -> None:
-        """board: from ``make_board``; taken and closed."""
-        self._memory = mmap.mmap(board, _BOARD_BYTES)
-        os.close(board)
+        """board: from ``make_board``; taken."""
+        self._board = board
 
-    def show(self, totals: OutputTotals, blocked_errno: int) -> None:
-        """Replace what readers see.  They may see some fields older than others."""
-        # Packed first: pack_into clears its target before it writes, and readers would see zeros.
-        self._memory[: BOARD.size] = BOARD.pack(
-            totals.stdout_bytes, totals.stderr_bytes, totals.dropped_bytes, blocked_errno
-        )
+    def show(self, stdout: int, stderr: int, dropped: int, blocked_errno: int) -> None:
+        """Replace what readers see, where the disk takes it.
+
+        They may see some fields older than others.
+        """
+        # Not a store to mapped memory: where each write takes a block anew (btrfs), one on a full
+        # disk would end in SIGBUS.
+        try:  # noqa: SIM105 - for each piece of output: suppress() would cost a microsecond
+            os.pwrite(self._board, BOARD.pack(stdout, stderr, dropped, blocked_errno), 0)
+        except OSError:
+            pass  # readers see the older one
 
 
 class LogWriter:

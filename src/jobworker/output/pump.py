@@ -90,7 +90,7 @@ class Pump:
         try:
             count = self._move(pipe, self._open[pipe])
             # First: who has read bytes must not be told that there are fewer.
-            self._board.show(self.totals, 0)
+            self._show()
             self._log.index()
         except BlockingIOError:
             # The pipe is empty and the log took its last record: nothing is held up any more.
@@ -170,8 +170,14 @@ class Pump:
     def _unblock(self) -> None:
         if self.blocked_errno:
             self.blocked_errno = 0
-            self._board.show(self.totals, 0)
+            self._show()
 
     def _block(self, error: OSError) -> None:
         self.blocked_errno = error.errno or 0
-        self._board.show(self.totals, self.blocked_errno)
+        self._show()
+
+    def _show(self) -> None:
+        kept = self._kept
+        self._board.show(
+            kept[Stream.STDOUT], kept[Stream.STDERR], self._dropped, self.blocked_errno
+        )
