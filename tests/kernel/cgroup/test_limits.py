@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource as unix_resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from jobworker.cgroup.interface import Mode
 from jobworker.kernel.disks import BlockDevice
 from jobworker.model.limits import IO_RESOURCES, EffectiveLimit, Limits, Resource
 from kernel.cgroup.bench import SHELL, Bench
+from support.guards import need
 
 pytestmark = pytest.mark.kernel
 
@@ -97,6 +100,33 @@ def test_a_signal_from_elsewhere_is_not_taken_for_want_of_memory(bench: Bench) -
 def test_memory_is_told_in_whole_pages_as_the_kernel_holds_it(bench: Bench) -> None:
     limit = only(bench.job.set_limits(Limits(memory_bytes=32 * MIB + 1), ()))
     assert (limit.requested, limit.effective) == (32 * MIB + 1, 32 * MIB)
+
+
+def test_memory_that_may_go_to_swap_is_not_told_as_limited(bench: Bench) -> None:
+    plan = bench.job.plan
+    files = (
+        Path(plan.members, "memory.swap.max"),
+        Path(plan.controllers.get("memory", plan.members), "memory.memsw.limit_in_bytes"),
+    )
+    swap = next((file for file in files if file.exists()), None)
+    need(swap, "limit on swap")
+    assert swap is not None
+    with _read_only(swap):
+        limit = only(bench.job.set_limits(Limits(memory_bytes=32 * MIB), ()))
+    assert limit.effective is None
+    assert swap.name in limit.note
+    assert only(bench.job.set_limits(Limits(memory_bytes=32 * MIB), ())).effective == 32 * MIB
+
+
+@contextlib.contextmanager
+def _read_only(file: Path) -> Iterator[None]:
+    """A control file that the kernel shows and lets nobody write to."""
+    subprocess.run(["mount", "--bind", file, file], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", file], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", file], check=True)
 
 
 def test_memory_limits_of_a_living_job_go_up_and_down(bench: Bench) -> None:

@@ -187,10 +187,12 @@ def _set_memory(memory: str, requested: int) -> EffectiveLimit:
         for name in names:
             kernfs.write(memory, name, str(requested))
 
+    def read() -> int | None:
+        # Of the two the larger one, always: what this one lets through went to swap.
+        return read_limit(memory, LIMIT_AND_SWAP if has_swap_limit else LIMIT)
+
     note = _hole(memory, Resource.MEMORY)
-    return prove(
-        Resource.MEMORY, requested, write=write, read=lambda: read_limit(memory), note=note
-    )
+    return prove(Resource.MEMORY, requested, write=write, read=read, note=note)
 
 
 def _set_tasks(pids: str, requested: int) -> EffectiveLimit:

@@ -111,13 +111,15 @@ class JobLimits:
                 # A job is one thing: half of its processes gone is not a job that goes on.
                 kernfs.write(self._leaf, "memory.oom.group", "1")
 
-        return prove(
-            Resource.MEMORY,
-            requested,
-            write=write,
-            read=lambda: kernfs.parse_amount(kernfs.read(self._leaf, "memory.max")),
-            note=_hole(self._leaf, Resource.MEMORY),
-        )
+        note = _hole(self._leaf, Resource.MEMORY)
+        return prove(Resource.MEMORY, requested, write=write, read=self._held_memory, note=note)
+
+    def _held_memory(self) -> int | None:
+        """With swap, where the kernel counts it: what may not be in memory may be there."""
+        memory = kernfs.parse_amount(kernfs.read(self._leaf, "memory.max"))
+        has_swap_limit = kernfs.has(self._leaf, _SWAP)
+        swap = kernfs.parse_amount(kernfs.read(self._leaf, _SWAP)) if has_swap_limit else 0
+        return None if memory is None or swap is None else memory + swap
 
     def _set_tasks(self, requested: int) -> EffectiveLimit:
         return prove(
