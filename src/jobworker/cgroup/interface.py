@@ -126,6 +126,12 @@ class JobCgroup(Protocol):
     def pids(self) -> tuple[int, ...]:
         """Members now, for people; any of them may be gone when this returns."""
 
+    def lift_io_limits(self) -> None:
+        """Let what the job wrote go to the disk as fast as that takes it; once it has no members.
+
+        No-op where the job's output is on nobody's account (v1).
+        """
+
     def usage(self) -> Usage:
         """What the job has used; all None once the cgroup is gone."""
 

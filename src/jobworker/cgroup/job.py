@@ -7,6 +7,7 @@ the other with v2.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ class JobLimits(Protocol):
     def set_limits(
         self, limits: Limits, devices: Sequence[BlockDevice]
     ) -> Iterable[EffectiveLimit]: ...
+    def lift_io_limits(self) -> None: ...
     def usage(self) -> Usage: ...
     def note_above(self) -> None: ...
     def limit_hits(self, usage: Usage) -> LimitHits: ...
@@ -104,6 +106,11 @@ class ComposedJob:
 
     def pids(self) -> tuple[int, ...]:
         return self._members.pids()
+
+    def lift_io_limits(self) -> None:
+        # Where that cannot be done the ending comes later.
+        with contextlib.suppress(OSError):
+            self._limits.lift_io_limits()
 
     def usage(self) -> Usage:
         return dataclasses.replace(self._limits.usage(), **self._members.pressures())

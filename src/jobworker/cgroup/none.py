@@ -36,6 +36,9 @@ class NoLimits:
             if requested is not None:
                 yield unenforced(resource, requested, self._why)
 
+    def lift_io_limits(self) -> None:
+        """There is none."""
+
     def usage(self) -> Usage:
         """Nothing is counted."""
         return Usage()

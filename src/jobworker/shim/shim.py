@@ -181,6 +181,8 @@ class _Shim:
         cgroup.join_shim()
         cgroup.note_above()
         outcome = supervisor.watch_until_empty()
+        # Who waits for the ending would wait until all that is in memory is written at that rate.
+        cgroup.lift_io_limits()
         while not pump.flush():
             supervisor.wait_for_retry()
         usage = cgroup.usage()

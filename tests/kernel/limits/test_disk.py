@@ -7,16 +7,17 @@ use the disk too; that it is the limit that takes the time is shown by the same 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import pytest
 
 from jobworker.cgroup.interface import Mode
 from jobworker.cgroup.v1.limits import BUFFERED
-from jobworker.model import EndReason, JobSpec, Limits
+from jobworker.model import EndReason, JobSpec, Limits, Stream
 from jobworker.model.limits import Resource
 from jobworker.model.usage import Usage
-from support.worker import Collected, WorkerPlace, run, sh
+from support.worker import ALICE, Collected, WorkerPlace, collect, read_until, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -170,3 +171,28 @@ async def test_output_is_written_at_the_jobs_expense(place: WorkerPlace, disk: s
         assert (job.ended_at - job.started_at).total_seconds() >= 2 * HELD_S
     else:
         assert written < 2 * SIZE
+
+
+async def test_who_is_stopped_does_not_wait_until_its_output_is_written_at_its_limit(
+    place: WorkerPlace,
+) -> None:
+    rate, size = 512 * 1024, 16 * MIB
+    script = f"head -c {size} /dev/zero; echo x >&2; exec sleep 600"
+    async with place.open() as worker:
+        job = await worker.start(sh(script, limits=Limits(io_write_bytes_per_s=rate)), owner=ALICE)
+        await read_until(worker, job.id, bool, stream=Stream.STDERR)
+        began = time.monotonic()
+        ended = await worker.stop(job.id, stopped_by=ALICE, grace_s=0)
+        took_s = time.monotonic() - began
+        output = await collect(worker, job.id)
+        mode = worker.hierarchy.mode
+    print(f"stopped in {took_s:.2f} s")  # for people: pytest -s shows it
+    assert took_s < size / rate / 2
+    assert len(output.stdout) == size
+    # What held while it ran is still told, and what was written for it still counted.
+    assert {limit.effective for limit in ended.effective} == {rate}
+    assert ended.ending is not None
+    assert ended.ending.reason is EndReason.STOPPED
+    if mode is Mode.UNIFIED:
+        assert ended.ending.usage.io_write_bytes is not None
+        assert ended.ending.usage.io_write_bytes >= size

@@ -108,6 +108,9 @@ class JobLimits:
             else:
                 yield from (_set_io(directory, resource, requested, disk) for disk in devices)
 
+    def lift_io_limits(self) -> None:
+        """The shim is not among those whom they hold."""
+
     def usage(self) -> Usage:
         """See ``JobCgroup``."""
         throttled_ns = kernfs.parse_flat(self._text("cpu", "cpu.stat") or "").get("throttled_time")

@@ -144,6 +144,12 @@ class JobLimits:
             device=device,
         )
 
+    def lift_io_limits(self) -> None:
+        """See ``JobCgroup``."""
+        everything = " ".join(f"{key}=max" for key in _IO_KEYS.values())
+        for number in kernfs.parse_nested(kernfs.read_if_there(self._job, "io.max") or ""):
+            kernfs.write(self._job, "io.max", f"{number} {everything}")
+
     def usage(self) -> Usage:
         """See ``JobCgroup``."""
         cpu = self._flat("cpu.stat")
