@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES: Final = 256 * 1024
 #: 16 KiB of index at a time.
 _RECORDS_AT_ONCE: Final = 1024
+#: To look through these for pieces that are wanted takes as long as handing on a chunk.
+_BLOCKS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +58,22 @@ class Cursor:
         self._place = 0
         """In ``_block``: records before it end at or before ``offset``."""
         self._is_damaged = False
+        self.is_behind = False
+        """``next_piece`` found nothing, and has not yet looked through all that the index knows."""
 
     def next_piece(self) -> Piece | None:
         """What can be read at one go, at most a chunk; None if the index knows no more now.
 
-        Pieces of a stream that is not wanted are passed over.  The caller says with ``advance`` how
-        far it came.
+        Pieces of a stream that is not wanted are passed over, so many in one call: see
+        ``is_behind``.  The caller says with ``advance`` how far it came.
         """
-        piece = self._find_in_block()
-        while piece is None and self._load_block():
+        self.is_behind = False
+        for _ in range(_BLOCKS_AT_ONCE):
             piece = self._find_in_block()
-        return piece
+            if piece is not None or not self._load_block():
+                return piece
+        self.is_behind = True
+        return None
 
     def advance(self, count: int) -> None:
         """So many bytes of the piece were read."""

@@ -13,7 +13,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from jobworker.errors import DataLossError
 from jobworker.model.output import Chunk, Heartbeat
@@ -59,7 +59,7 @@ async def read_log(
         # nobody, or the last bytes would be left behind an early end.
         wake, complete = changed.take(), is_complete()
         piece = cursor.next_piece()
-        if piece is None and complete:
+        if piece is None and complete and not cursor.is_behind:
             piece = cursor.rest()
         if piece is not None and (last is None or complete or piece.start < last):
             await reader.begin()
@@ -68,9 +68,11 @@ async def read_log(
             finally:
                 reader.end()
             said_at = time.monotonic()
-        elif complete or last is not None:
+        elif not cursor.is_behind and (complete or last is not None):
             return
-        elif not await _wait(wake, said_at, heartbeat_s):
+        elif not await _wait(
+            reader.let_others if cursor.is_behind else wake.wait, said_at, heartbeat_s
+        ):
             yield Heartbeat(cursor.offset)
             said_at = time.monotonic()
 
@@ -82,14 +84,16 @@ async def _next_chunk(log: LogReader, cursor: Cursor, piece: Piece, turns: Turns
     return Chunk(piece.start, piece.stream, piece.time_us, data)
 
 
-async def _wait(wake: asyncio.Event, said_at: float, heartbeat_s: float | None) -> bool:
+async def _wait(
+    wait: Callable[[], Awaitable[object]], said_at: float, heartbeat_s: float | None
+) -> bool:
     """False if it is time for a sign of life, also when only the other stream goes on."""
     rest_s = None if heartbeat_s is None else said_at + heartbeat_s - time.monotonic()
     if rest_s is not None and rest_s <= 0:
         return False
     try:
         async with asyncio.timeout(rest_s):
-            await wake.wait()
+            await wait()
     except TimeoutError:
         return False
     return True

@@ -68,6 +68,11 @@ class Reader:
         self._began_at = self._turns.now()
         self._turns.busy += 1
 
+    async def let_others(self) -> None:
+        """Returns when it is one's turn once more: for who has much to do and no piece yet."""
+        await self.begin()
+        self.end()
+
     def end(self) -> None:
         """The piece has been handed on."""
         self._turns.busy -= 1
