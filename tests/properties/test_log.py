@@ -9,7 +9,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hypothesis import example, given
@@ -26,6 +26,7 @@ from jobworker.output.log import (
     make_log,
 )
 from jobworker.output.reader import LogReader
+from jobworker.output.tail import find_tail
 from jobworker.output.turns import Turns
 from jobworker.output.watch import Signal
 
@@ -218,6 +219,10 @@ def test_a_damaged_record_harms_no_reader(
         with (folder / INDEX_FILE).open("r+b") as index:
             index.seek(number * RECORD_BYTES)
             index.write(record)
+        if view.tail_lines is not None:
+            *_, offset = find_tail(log, view.tail_lines, view.stream)
+            assert offset is not None
+            view = replace(view, offset=offset)
         cursor = Cursor(log, view)
         while (piece := cursor.next_piece() or cursor.rest()) is not None:
             assert cursor.offset <= piece.start < piece.end <= len(model.data)

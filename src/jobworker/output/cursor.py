@@ -1,12 +1,11 @@
-"""A reader's place in a log, and where it begins: at an offset, a time, or so many lines back.
+"""A reader's place in a log.
 
-Reads the index, and of the output only what finding lines takes.
+Reads the index, and nothing of the output.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,10 +47,12 @@ class Cursor:
     """A place in a log that moves forward only."""
 
     def __init__(self, log: LogReader, view: View) -> None:
-        """log: borrowed."""
+        """log: borrowed.  view: with an offset or a time; for lines see tail.py."""
         self._log = log
         self._view = view
-        self.offset = _first_offset(log, view)
+        self.offset = view.offset
+        if view.since_us is not None:
+            self.offset = log.start_of(log.record_since(view.since_us))
         self._base = log.record_at(self.offset)
         self._block: list[tuple[int, int]] = []
         """Records from number ``_base`` on; the last one of the log may have grown since."""
@@ -131,36 +132,3 @@ class Cursor:
                 del self._block[place:]
                 return
             before = end
-
-
-def _first_offset(log: LogReader, view: View) -> int:
-    if view.tail_lines is not None:
-        return _tail_offset(log, view.tail_lines, view.stream)
-    if view.since_us is not None:
-        return log.start_of(log.record_since(view.since_us))
-    return view.offset
-
-
-def _tail_offset(log: LogReader, lines: int, stream: Stream | None) -> int:
-    """Where the last so many lines of what is there now begin; looks at no more than it must."""
-    end = log.indexed_bytes()
-    wanted = lines
-    is_last_byte = True
-    for piece in log.pieces_backward():
-        if stream not in (None, piece.stream):
-            continue
-        at = piece.end
-        while at > piece.start:
-            start = max(piece.start, at - CHUNK_BYTES)
-            data = os.pread(log.output, at - start, start)
-            place = len(data)
-            # A newline that ends the output ends its last line and begins none.
-            if is_last_byte and data.endswith(b"\n"):
-                place -= 1
-            is_last_byte = False
-            while (place := data.rfind(b"\n", 0, place)) >= 0:
-                wanted -= 1
-                if wanted <= 0:
-                    return start + place + 1 if lines else end
-            at = start
-    return 0 if lines else end

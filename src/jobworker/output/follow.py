@@ -14,12 +14,14 @@ import errno
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 
 from jobworker.errors import DataLossError
-from jobworker.model.output import Chunk, Heartbeat
+from jobworker.model.output import Chunk, Heartbeat, Stream
 from jobworker.output.cursor import Cursor, View
 from jobworker.output.log import Piece
 from jobworker.output.reader import LogReader
+from jobworker.output.tail import find_tail
 from jobworker.output.turns import Reader, Turns
 from jobworker.output.watch import Signal
 
@@ -43,11 +45,10 @@ async def read_log(
     Raises DataLossError if bytes are missing.
     """
     last = None if follow else log.indexed_bytes()
-    if view.tail_lines is None:
-        cursor = Cursor(log, view)
-    else:
-        # Looks for its lines in the bytes, which may be many and on a slow disk.
-        cursor = await asyncio.to_thread(Cursor, log, view)
+    if view.tail_lines is not None:
+        offset = await _tail_offset(log, view.tail_lines, view.stream)
+        view = replace(view, offset=offset, since_us=None)
+    cursor = Cursor(log, view)
     if heartbeat_s is not None and view.is_place_chosen:
         # A reader whose stream breaks before the first output then knows where to go on: asking for
         # the last lines anew would pass over what was written meanwhile.
@@ -75,6 +76,15 @@ async def read_log(
         ):
             yield Heartbeat(cursor.offset)
             said_at = time.monotonic()
+
+
+async def _tail_offset(log: LogReader, lines: int, stream: Stream | None) -> int:
+    search = find_tail(log, lines, stream)
+    # Step by step: the threads are few, stops and starts wait for one too, and nobody can end what
+    # a thread has begun.
+    while (offset := await asyncio.to_thread(next, search)) is None:
+        pass
+    return offset
 
 
 async def _next_chunk(log: LogReader, cursor: Cursor, piece: Piece, turns: Turns) -> Chunk:

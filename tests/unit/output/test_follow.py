@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,20 @@ async def test_passing_over_what_is_not_wanted_shows_signs_of_life(tmp_path: Pat
     offsets = [beat.offset for beat in beats if isinstance(beat, Heartbeat)]
     assert len(offsets) == len(beats) > 2
     assert offsets == sorted(offsets)
+
+
+async def test_a_tail_that_looks_through_everything_keeps_nobody_from_the_threads(
+    tmp_path: Path,
+) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
+    # To look through it takes half a minute at least.
+    with _log(tmp_path, [(128 << 30, Stream.STDOUT)]) as log:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tail = tasks.create_task(_read(log, View(tail_lines=1)))
+            for _ in range(3):
+                await asyncio.to_thread(os.getpid)
+            assert not tail.done()
+            tail.cancel()
+        # And once it is cancelled it looks no further.
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(os.getpid)
