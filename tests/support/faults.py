@@ -17,6 +17,7 @@ import re
 import resource
 import signal
 import subprocess
+import time
 import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -377,8 +378,16 @@ def small_disk(mount_point: Path, size_bytes: int, *, kind: str) -> Iterator[Pat
         mount_point.chmod(0o711)
         yield mount_point
     finally:
-        subprocess.run(["umount", mount_point], check=True)
+        _unmount(mount_point)
         image.unlink(missing_ok=True)
+
+
+def _unmount(mount_point: Path) -> None:
+    """Once the last process of the test is gone that has a file open there."""
+    deadline = time.monotonic() + 10
+    while subprocess.run(["umount", mount_point], check=False).returncode:
+        assert time.monotonic() < deadline, f"{mount_point} stays in use"
+        time.sleep(0.05)  # noqa: TID251 - nothing announces that a file system is free
 
 
 def fill(folder: Path) -> Path:

@@ -1,8 +1,9 @@
 """Disk limits: how long IO takes, and on whose account it is, on every kind of host.
 
 A limit is held if the IO takes three quarters of the time that the limit alone would make it take:
-the kernel lets the first slice of up to 100 ms pass at once.  There is no upper bound, since others
-use the disk too; that it is the limit that takes the time is shown by the same without it.
+the kernel lets the first slice of up to 100 ms pass at once, and a guest, which does not always run
+when it would, two such slices.  There is no upper bound, since others use the disk too; that it is
+the limit that takes the time is shown by the same without it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jobworker.cgroup.v1.limits import BUFFERED
 from jobworker.model import EndReason, JobSpec, Limits, Stream
 from jobworker.model.limits import Resource
 from jobworker.model.usage import Usage
+from support.guards import in_guest
 from support.worker import ALICE, Collected, WorkerPlace, collect, read_until, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
@@ -27,7 +29,7 @@ SIZE = 4 * MIB
 OPS = 40
 COUNT = 40
 TAKES_S = 1.0
-HELD_S = 0.75 * TAKES_S
+HELD_S = (0.6 if in_guest() else 0.75) * TAKES_S
 
 _BYTES = f"bs=256k count={SIZE // (256 * 1024)}"
 _OPS = f"bs=4k count={COUNT}"
