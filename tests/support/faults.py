@@ -17,8 +17,8 @@ import re
 import resource
 import signal
 import subprocess
-import time
 import sys
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
