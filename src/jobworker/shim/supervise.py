@@ -31,6 +31,9 @@ from jobworker.shim.init import read_status
 WAKE_SIGNAL: Final = signal.SIGUSR1
 #: How often a log that takes nothing is tried again: no event tells that a disk has space.
 _RETRY_S: Final = 0.25
+#: epoll_wait(2) takes milliseconds in an int: 24.8 days, and a time limit may be longer.  Whoever
+#: wakes up before anything is due waits on.
+_WAIT_MAX_S: Final = 24 * 3600.0
 _WAKEUPS_READ: Final = 4096
 
 
@@ -282,7 +285,9 @@ class Supervisor:
         self._epoll.register(fd, events)
 
     def _timeout_s(self) -> float | None:
-        """Until the next deadline; None is for ever."""
+        """Until the next deadline, or a part of it; None is for ever."""
         times = (self._timeout_at, self._kill_at, self._retry_at)
         nearest = min((at for at in times if at is not None), default=None)
-        return None if nearest is None else max(0.0, nearest - time.monotonic())
+        if nearest is None:
+            return None
+        return min(max(0.0, nearest - time.monotonic()), _WAIT_MAX_S)

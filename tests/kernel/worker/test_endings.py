@@ -19,6 +19,7 @@ from jobworker.model import (
     Limits,
     OnOutputLimit,
 )
+from jobworker.model.spec import TIMEOUT_S_MAX
 from jobworker.worker import Worker
 from support.guards import in_guest, too_much_for_a_guest
 from support.worker import ALICE, BOB, WorkerPlace, collect, python, read_until, run, sh
@@ -154,6 +155,14 @@ async def test_a_time_limit_ends_a_job_and_is_told(place: WorkerPlace) -> None:
     assert job.started_at is not None
     assert job.ended_at is not None
     assert 2.15 < (job.ended_at - job.started_at).total_seconds() < 7
+
+
+async def test_a_time_limit_may_be_as_long_as_a_spec_allows(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job, output = await run(worker, sh("sleep 0.1; echo done; exit 3", timeout_s=TIMEOUT_S_MAX))
+    assert output.stdout == b"done\n"
+    assert job.ending is not None
+    assert (job.ending.reason, job.ending.exit_code) == (EndReason.EXITED, 3)
 
 
 @pytest.mark.parametrize(
