@@ -33,7 +33,7 @@ class OnOutputLimit(enum.Enum):
     """What happens to a job that has written all the output it may."""
 
     STOP = "STOP"
-    """It is killed; its ending is OUTPUT_LIMIT."""
+    """It is killed if it still runs; its ending is OUTPUT_LIMIT."""
     DISCARD = "DISCARD"
     """It goes on; what it writes is counted and thrown away."""
 

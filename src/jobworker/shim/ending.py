@@ -87,7 +87,7 @@ def _why(
         case EndReason.OOM_KILLED:
             return f"killed by the kernel: {_memory_sentence(hits.memory, usage)}"
         case EndReason.OUTPUT_LIMIT:
-            return f"killed at its output limit of {order.max_output_bytes} bytes"
+            return f"wrote more than its output limit of {order.max_output_bytes} bytes: {how}"
         case EndReason.START_FAILED | EndReason.LOST:
             # Said by others: the shim that starts, the worker that finds no record.
             return ""

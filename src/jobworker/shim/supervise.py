@@ -54,7 +54,7 @@ class Outcome:
     cpu_s: float = 0.0
     """Of the main process and those below it that were waited for: for hosts without cgroups."""
     cause: Cause | None = None
-    """The first one, and only if it came before the main process ended."""
+    """The first one; a stop or a time limit only if it came before the main process ended."""
     stopped_by: str = ""
     was_killed: bool = False
     """SIGKILL was needed after the grace period."""
@@ -137,6 +137,9 @@ class Supervisor:
                     handler()
             self._on_time()
         self._pump.close()
+        if self._pump.is_over_limit and self.outcome.cause is None:
+            # What it wrote last is often read only after it has ended by itself.
+            self.outcome.cause = Cause.OUTPUT
         return self.outcome
 
     def wait_for_retry(self) -> None:

@@ -21,6 +21,7 @@ from jobworker.model import (
 )
 from jobworker.model.spec import TIMEOUT_S_MAX
 from jobworker.worker import Worker
+from support.faults import wait_dead
 from support.guards import in_guest, too_much_for_a_guest
 from support.worker import ALICE, BOB, WorkerPlace, collect, python, read_until, run, sh
 
@@ -288,6 +289,25 @@ async def test_not_one_byte_is_kept_beyond_the_output_limit(place: WorkerPlace, 
         assert exact.ending.reason is EndReason.EXITED
         assert exact.output.dropped_bytes == 0
         assert len(output.whole) == limit
+
+
+async def test_too_much_output_is_told_though_the_job_ended_before_it_was_read(
+    place: WorkerPlace,
+) -> None:
+    script = "until [ -e go ]; do sleep 0.02; done; head -c 8192 /dev/zero; exit 3"
+    async with place.open() as worker:
+        job = await worker.start(sh(f"echo $$; {script}", max_output_bytes=4096), owner=ALICE)
+        pid = int(await read_until(worker, job.id, lambda data: data.endswith(b"\n")))
+        shim = place.shim_pid(job.id)
+        os.kill(shim, signal.SIGSTOP)
+        (place.state_dir / "scratch" / job.id / "go").touch()
+        await wait_dead(pid)
+        os.kill(shim, signal.SIGCONT)
+        ended = await worker.wait(job.id)
+    assert ended.ending is not None
+    assert (ended.ending.reason, ended.ending.exit_code) == (EndReason.OUTPUT_LIMIT, 3)
+    assert ended.ending.message == "wrote more than its output limit of 4096 bytes: exit code 3"
+    assert ended.output.kept_bytes == 4096
 
 
 async def test_a_stop_is_told_with_who_and_how(place: WorkerPlace) -> None:
