@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +14,7 @@ import pytest
 from jobworker.errors import JobWorkerError, StartFailedError, UnavailableError
 from jobworker.model import Ending, EndReason, Isolation, JobSpec, JobState
 from jobworker.shim import records
-from jobworker.shim.launcher import Launcher
-from support.crash_points import REQUEST, CrashPoint, check_nothing_left
+from support.crash_points import REQUEST, CrashPoint, check_nothing_left, launched_by
 from support.faults import Writing, job_cgroups, witness_directory, witnessed
 from support.worker import ALICE, WorkerPlace, collect
 
@@ -96,13 +94,9 @@ HANDED_OVER: Final = [
 ]
 
 
-@contextlib.contextmanager
-def crashing_at(point: CrashPoint) -> Iterator[None]:
+def crashing_at(point: CrashPoint) -> contextlib.AbstractContextManager[None]:
     """Workers that are opened meanwhile have a launcher with the crash point in it."""
-    with pytest.MonkeyPatch.context() as patch:
-        launcher = functools.partial(Launcher, program=point.launcher_program)
-        patch.setattr("jobworker.jobs.engine.Launcher", launcher)
-        yield
+    return launched_by(point.launcher_program)
 
 
 async def run_with(

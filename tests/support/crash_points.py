@@ -1,15 +1,22 @@
 """SIGKILL at a named step of the code, and what must be left of a job after it.
 
-Owns: the crash points and the account that all of them end with.  Not which steps there are.
+Owns: launchers with something planted in them, the crash points, and the account that all of them
+end with.  Not which steps there are.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from jobworker.model import RequestId
+from jobworker.shim.launcher import Launcher
 from support.faults import is_writing, job_cgroups, shims_of, wait_dead, witnessed
 from support.worker import WorkerPlace
 
@@ -43,6 +50,21 @@ def plant(owner, *rest):
 """
 
 
+def launcher_program(planted: str) -> str:
+    """A launcher that runs some code first.  planted: Python source."""
+    main = "from jobworker.shim.server import main; main()"
+    return f"import sys; sys.path.insert(0, sys.argv.pop(1))\n{planted}\n{main}"
+
+
+@contextlib.contextmanager
+def launched_by(program: str) -> Iterator[None]:
+    """Workers that are opened meanwhile have this launcher."""
+    with pytest.MonkeyPatch.context() as patch:
+        launcher = functools.partial(Launcher, program=program)
+        patch.setattr("jobworker.jobs.engine.Launcher", launcher)
+        yield
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrashPoint:
     """A step of the code, and whom SIGKILL meets there."""
@@ -67,8 +89,7 @@ class CrashPoint:
     @property
     def launcher_program(self) -> str:
         """A launcher in which, and in whose shims, it stands."""
-        main = "from jobworker.shim.server import main; main()"
-        return f"import sys; sys.path.insert(0, sys.argv.pop(1))\n{self.code}\n{main}"
+        return launcher_program(self.code)
 
     def __str__(self) -> str:
         what = f"{self.name}-{self.argument!s}" if self.argument else self.name

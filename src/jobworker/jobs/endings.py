@@ -138,6 +138,9 @@ class Endings:
         self, live: LiveJob, evidence: Evidence, fault: str
     ) -> tuple[EndReason, str]:
         """Why there is no ending, as far as it can be known."""
+        if live.refusal:
+            # Where it could not be recorded: the disk is full, or there was no directory yet.
+            return EndReason.START_FAILED, live.refusal
         # The directory is made after the journal's row; only a machine that goes down, or somebody
         # later, can have taken it away.
         was_starting = live.job.state is JobState.STARTING

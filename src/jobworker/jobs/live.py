@@ -32,6 +32,8 @@ class LiveJob:
         """How the start went."""
         self.failure: Exception | None = None
         """Why it failed; told when the job has ended by it."""
+        self.refusal = ""
+        """What was said of it by those who did not execute the command."""
         self.started.add_done_callback(_look_at)
         self.ended = asyncio.Event()
         self._released = asyncio.Event()

@@ -134,11 +134,10 @@ class Starter:
         if failure is not None:
             # A place that could not be made has no directory either; what it says is the cause.
             said = await plan.place.withdraw()
-            live.failure = (
-                _storage_error(failure)
-                if said is None
-                else refusal_error(said["failed"], plan.job.id)
-            )
+            if said is None:
+                live.failure = _storage_error(failure)
+            else:
+                _refuse(live, said["failed"])
             await self._endings.settle(live)
             return
         is_in_a_row = self._is_in_a_row()
@@ -247,7 +246,7 @@ class Starter:
             why = "its launcher or shim was killed while starting it"
             live.failure = StartFailedError(why, job_id=job_id)
         else:
-            live.failure = refusal_error(refusal, job_id)
+            _refuse(live, refusal)
         # If all were killed before one took the order.
         await asyncio.to_thread(self._registry.directories.remove_place, job_id)
         await self._endings.settle(live)
@@ -277,6 +276,11 @@ def _give_up_if_cancelled(live: LiveJob, place: Place, task: asyncio.Task[None])
     if task.cancelled():
         place.close()
         live.abandon()
+
+
+def _refuse(live: LiveJob, refusal: dict[str, Any]) -> None:
+    live.refusal = refusal["why"]
+    live.failure = refusal_error(refusal, live.job.id)
 
 
 def refusal_error(refusal: dict[str, Any], job_id: str) -> JobWorkerError:

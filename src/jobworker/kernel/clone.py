@@ -10,6 +10,8 @@ Source: clone(2); cgroup-v2.rst, "Migration".
 from __future__ import annotations
 
 import ctypes
+import errno
+import functools
 import os
 import signal
 import struct
@@ -26,6 +28,17 @@ _CLONE_ARGS: Final = struct.Struct("=11Q")
 
 # PyDLL keeps the interpreter's lock across the call, so that the child owns it as its parent did.
 _libc = ctypes.PyDLL(None, use_errno=True)
+
+
+@functools.cache
+def is_allowed() -> bool:
+    """May this process make the call at all?
+
+    Container runtimes forbid it to what they run, by a seccomp filter that says one or the other.
+    """
+    # Without arguments there is nothing to do but to say that this is invalid.
+    _libc.syscall(_SYS_CLONE3, None, ctypes.c_size_t(0))
+    return ctypes.get_errno() not in {errno.ENOSYS, errno.EPERM}
 
 
 def fork_sibling(namespaces: int) -> int:
@@ -56,5 +69,5 @@ def _clone(flags: int, cgroup_fd: int | None, *, exit_signal: int) -> int:
     pid: int = _libc.syscall(_SYS_CLONE3, buffer, ctypes.c_size_t(len(arguments)))
     if pid < 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "clone3")
+        raise OSError(number, os.strerror(number))
     return pid

@@ -53,7 +53,11 @@ def name_process(pid: int) -> ProcessName:
 
 
 def set_oom_score(score: int) -> None:
-    """How soon the kernel takes this process when memory runs out; raising it is always allowed."""
+    """How soon the kernel takes this process when memory runs out.
+
+    Raises OSError: EACCES without CAP_SYS_RESOURCE for less than somebody who had that gave it, or
+    those above it.  Source: proc_pid_oom_score_adj(5).
+    """
     fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, b"%d" % score)

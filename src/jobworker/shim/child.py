@@ -72,7 +72,9 @@ def settle_in() -> None:
     soft = _OPEN_FILES_SOFT if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_SOFT, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     os.umask(_UMASK)
-    set_oom_score(_OOM_SCORE)
+    # Without CAP_SYS_RESOURCE one that was inherited cannot be lowered: then it stays.
+    with contextlib.suppress(OSError):
+        set_oom_score(_OOM_SCORE)
     # Ignored signals stay ignored across exec, and Python ignores SIGPIPE and SIGXFSZ.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)

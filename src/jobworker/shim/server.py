@@ -91,10 +91,7 @@ def _make_place(
             cgroup.create()
             members = cgroup.clone_fd()
         except OSError as error:
-            with contextlib.suppress(OSError):
-                cgroup.remove()
-            directory.remove()
-            shim.answer_worker(line, {"failed": refused("make its cgroup", error).answer})
+            shim.decline(cgroup, directory, line, refused("make its cgroup", error))
             return
         # One after the other is got ready: together they would only be in each other's way.
         until_ready, ready = os.pipe2(os.O_CLOEXEC)
@@ -112,8 +109,7 @@ def _make_place(
                 os.close(until_ready)
                 _be_shim(place)
         except OSError as error:
-            directory.remove()
-            shim.answer_worker(line, {"failed": refused("fork", error).answer})
+            shim.decline(cgroup, directory, line, refused("fork its shim", error))
         finally:
             if members is not None:
                 os.close(members)

@@ -19,7 +19,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from jobworker.cgroup.interface import Mode
+from jobworker.cgroup.interface import JobCgroup, Mode
 from jobworker.kernel import clone, privileges
 from jobworker.model.ending import Ending, EndReason
 from jobworker.output.log import Board, LogWriter
@@ -30,8 +30,8 @@ from jobworker.shim.descendants import open_job_without_cgroup
 from jobworker.shim.ending import describe_ending
 from jobworker.shim.handoff import Handoff, Refusal, receive_handoff, send_refusal
 from jobworker.shim.order import read_order
-from jobworker.shim.place import ShimPlace
-from jobworker.shim.refusal import RefusedError, refused_by
+from jobworker.shim.place import PlaceDirectory, ShimPlace
+from jobworker.shim.refusal import RefusedError, refused, refused_by
 from jobworker.shim.start import prepare, start, warm_up
 from jobworker.shim.supervise import Supervisor, Wakeup
 
@@ -52,11 +52,18 @@ def run(place: ShimPlace) -> None:
     wakeup = Wakeup()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shim_pid = os.getpid()
-    pid = os.fork() if place.members is None else clone.fork_into(place.members)
+    try:
+        directory = place.directory.open()
+        pid = os.fork() if place.members is None else clone.fork_into(place.members)
+    except OSError as error:
+        refusal = refused("fork the process that starts it", error)
+        decline(place.cgroup, place.directory, place.line, refusal)
+        return
     if pid == 0:
         ours.close()
-        _start_one(place, theirs, shim_pid)
+        _start_one(place, directory, theirs, shim_pid)
     theirs.close()
+    os.close(directory)
     os.close(place.ready)
     if place.members is not None:
         os.close(place.members)
@@ -71,8 +78,11 @@ def run(place: ShimPlace) -> None:
         shim.withdraw()
 
 
-def _start_one(place: ShimPlace, to_shim: socket.socket, shim_pid: int) -> NoReturn:
-    """In the process that becomes the command, or with an init ends with the start."""
+def _start_one(place: ShimPlace, directory: int, to_shim: socket.socket, shim_pid: int) -> NoReturn:
+    """In the process that becomes the command, or with an init ends with the start.
+
+    directory: that of the place, which becomes the job's.
+    """
     # Without its shim the command would have nobody: PID 1 would be its parent.
     privileges.set_process_name("jobworker-start")
     privileges.die_with_parent()
@@ -80,10 +90,9 @@ def _start_one(place: ShimPlace, to_shim: socket.socket, shim_pid: int) -> NoRet
         os._exit(1)
     # The shim's, inherited: a signal to this process must not wake that one.
     signal.set_wakeup_fd(-1)
-    settle_in()
-    warm_up()
-    directory = place.directory.open()
     try:
+        settle_in()
+        warm_up()
         prepared = prepare(directory, place.cgroup, shim_pid)
         os.close(place.ready)
         if place.line.recv(len(ORDER)):
@@ -93,10 +102,22 @@ def _start_one(place: ShimPlace, to_shim: socket.socket, shim_pid: int) -> NoRet
             start(prepared, to_shim)
     except RefusedError as refusal:
         send_refusal(to_shim, refusal.answer, directory)
-    except BaseException:  # noqa: BLE001 - the last words of this process, whatever ends it
+    except BaseException as error:  # noqa: BLE001 - the last words of this process, whatever ends it
         leave_fault(directory)
+        _tell_fault(to_shim, error, directory)
         os._exit(1)
     os._exit(0)
+
+
+def _tell_fault(to_shim: socket.socket, error: BaseException, directory: int) -> None:
+    """Whatever is raised here is raised before the command is handed over."""
+    what = "prepare its start"
+    if isinstance(error, OSError):
+        refusal = refused(what, error)
+    else:
+        refusal = RefusedError(f"cannot {what}: {error!r}")
+    with contextlib.suppress(OSError):  # the shim is dead, and the job with it
+        send_refusal(to_shim, refusal.answer, directory)
 
 
 class _Shim:
@@ -109,18 +130,14 @@ class _Shim:
 
     def withdraw(self) -> None:
         """No order came, or the child died of it: the worker sees the line's end."""
-        # It may have cloned an init, which then ends too: see child.py.
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                os.wait()
+        _wait_for_children()
         with contextlib.suppress(OSError):
             self._cgroup.remove()
         self._place.directory.remove()
 
     def refuse(self, directory: int, answer: Mapping[str, Any]) -> None:
         """Nothing of the command ran; the child has ended, or will at once."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._starting_pid, 0)
+        _wait_for_children()
         # The record comes before the answer, as everywhere; a full disk leaves only the answer.
         ending = Ending(reason=EndReason.START_FAILED, message=answer["why"])
         with contextlib.suppress(OSError):
@@ -192,6 +209,23 @@ class _Shim:
             supervisor.wait_for_retry()
         cgroup.remove()
         records.forget_drafts(directory)
+
+
+def _wait_for_children() -> None:
+    """The starting process ends; an init that it may have cloned then ends too: see child.py."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def decline(
+    cgroup: JobCgroup, directory: PlaceDirectory, line: socket.socket, refusal: RefusedError
+) -> None:
+    """Nothing can start in this place: leave nothing of it, and say why."""
+    with contextlib.suppress(OSError):
+        cgroup.remove()
+    directory.remove()
+    answer_worker(line, {"failed": refusal.answer})
 
 
 def answer_worker(line: socket.socket, answer: Mapping[str, object]) -> None:

@@ -29,7 +29,7 @@ from typing import Final
 from jobworker.cgroup import directories
 from jobworker.cgroup.interface import CgroupPlan
 from jobworker.cgroup.location import Location
-from jobworker.kernel import kernfs
+from jobworker.kernel import clone, kernfs
 
 #: What jobs are limited by.
 CONTROLLERS: Final = ("cpu", "memory", "io", "pids")
@@ -160,7 +160,7 @@ class JobTree:
     def _can_clone(self) -> bool:
         # cgroup.kill came with Linux 5.14, CLONE_INTO_CGROUP with 5.7: where the file is, so is the
         # flag.
-        return kernfs.has(self._plan.members, "cgroup.kill")
+        return kernfs.has(self._plan.members, "cgroup.kill") and clone.is_allowed()
 
     def join_shim(self) -> None:
         """Move the calling process into the shim's leaf."""
