@@ -44,6 +44,15 @@ def in_shim(owner: str, name: str, when: str, argument: str | None = None) -> Cr
     return CrashPoint(owner=owner, name=name, when=when, argument=argument)
 
 
+#: The starting process has taken the order, and can execute nothing before it has handed over.
+ORDERED: Final = [
+    *both(_PLACE, "become_job", "after"),
+    *both(_JOB, "set_limits", "before"),
+    *both(_JOB, "set_limits", "after"),
+    *both(_RECORDS, "draft", "before", records.STARTED),
+    *both(_RECORDS, "draft", "after", records.STARTED),
+    *both(_START, "send_handoff", "before"),
+]
 #: Until the answer is on its way the worker knows nothing, and says that the start failed.
 UNANSWERED: Final = [
     in_launcher(_JOB, "create", "before"),
@@ -56,12 +65,7 @@ UNANSWERED: Final = [
     *both("os", "rename", "before", f"{records.SHIM}.new"),
     *both(_SHIM, "prepare", "after"),
     *both(_PLACE, "become_job", "before"),
-    *both(_PLACE, "become_job", "after"),
-    *both(_JOB, "set_limits", "before"),
-    *both(_JOB, "set_limits", "after"),
-    *both(_RECORDS, "draft", "before", records.STARTED),
-    *both(_RECORDS, "draft", "after", records.STARTED),
-    *both(_START, "send_handoff", "before"),
+    *ORDERED,
     CrashPoint(owner=_START, name="send_handoff", when="after", victim="parent"),
     CrashPoint(owner=_START, name="execute", when="before", victim="parent"),
     in_shim(_SHIM, "receive_handoff", "after"),
@@ -152,6 +156,11 @@ async def test_a_start_without_an_answer_is_a_clean_failure(
     assert ending.reason in {EndReason.START_FAILED, EndReason.LOST}
     assert (ending.exit_code, ending.signal) == (None, None)
     assert ending.message
+    if point in ORDERED and point.victim == "self":
+        # Its shim lives, and tells.
+        assert ending.reason is EndReason.START_FAILED
+        assert ending.message == "the process that starts it was killed"
+        assert str(error) == f"cannot start the command: {ending.message}"
 
 
 @pytest.mark.parametrize("point", ANSWERED, ids=str)

@@ -46,6 +46,12 @@ def describe_ending(
     )
 
 
+def describe_dead_start(usage: Usage, hits: LimitHits) -> str:
+    """Why nothing was executed, for people, where the process that was to do so is dead."""
+    why = f": {_memory_sentence(hits.memory, usage)}" if usage.oom_kills else ""
+    return f"the process that starts it was killed{why}"
+
+
 def _reason(outcome: Outcome, usage: Usage, number: int | None) -> EndReason:
     match outcome.cause:
         case Cause.OUTPUT:

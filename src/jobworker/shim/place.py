@@ -33,6 +33,10 @@ class PlaceDirectory:
         """Before there is an order; the caller closes it.  Raises OSError."""
         return os.open(self.ahead, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def open_job(self) -> int:
+        """Once the order was taken; the caller closes it.  Raises OSError: ENOENT before that."""
+        return os.open(self.job, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def become_job(self) -> None:
         """An order has come.  Raises RefusedError."""
         try:

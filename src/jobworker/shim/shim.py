@@ -27,7 +27,7 @@ from jobworker.output.pump import Pump
 from jobworker.shim import records
 from jobworker.shim.child import let_init_go, read_failure, settle_in
 from jobworker.shim.descendants import open_job_without_cgroup
-from jobworker.shim.ending import describe_ending
+from jobworker.shim.ending import describe_dead_start, describe_ending
 from jobworker.shim.handoff import Handoff, Refusal, receive_handoff, send_refusal
 from jobworker.shim.order import read_order
 from jobworker.shim.place import PlaceDirectory, ShimPlace
@@ -129,11 +129,20 @@ class _Shim:
         self._starting_pid = starting_pid
 
     def withdraw(self) -> None:
-        """No order came, or the child died of it: the worker sees the line's end."""
+        """No order came, or the child died before it had handed over: nothing was executed."""
         _wait_for_children()
-        with contextlib.suppress(OSError):
-            self._cgroup.remove()
-        self._place.directory.remove()
+        try:
+            directory = self._place.directory.open_job()
+        except OSError:
+            # There was no order that could fail: the worker sees the line's end.
+            with contextlib.suppress(OSError):
+                self._cgroup.remove()
+            self._place.directory.remove()
+            return
+        # The kernel kills it as it sets a memory limit that is too small for itself.
+        usage = self._cgroup.usage()
+        why = describe_dead_start(usage, self._cgroup.limit_hits(usage))
+        self.refuse(directory, RefusedError(why).answer)
 
     def refuse(self, directory: int, answer: Mapping[str, Any]) -> None:
         """Nothing of the command ran; the child has ended, or will at once."""

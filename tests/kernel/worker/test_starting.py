@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.cgroup.interface import Mode
 from jobworker.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -20,10 +21,12 @@ from jobworker.model import (
     JobPolicy,
     JobSpec,
     JobState,
+    Limits,
     RequestId,
 )
 from jobworker.model.spec import ARGUMENT_BYTES_MAX
 from jobworker.worker import Worker
+from support.guards import only_on
 from support.worker import ALICE, BOB, WorkerPlace, collect, output_of, run, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
@@ -188,6 +191,15 @@ async def test_a_job_gets_no_more_than_the_policy_allows(place: WorkerPlace) -> 
         with pytest.raises(InvalidArgumentError, match="the policy allows 10737418240 bytes"):
             await worker.start(much, owner=ALICE, policy=policy)
         assert not (await worker.list()).jobs
+
+
+async def test_too_little_memory_to_start_in_is_told(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        # Elsewhere a process enters the cgroup only when it is about to become the command.
+        only_on(worker.hierarchy.mode is Mode.UNIFIED, "hosts with v2 controllers")
+        error = await _refusal(worker, sh("true", limits=Limits(memory_bytes=1 << 20)))
+    why = "the process that starts it was killed: out of memory at its own limit of 1M"
+    assert str(error).startswith(f"cannot start the command: {why} (")
 
 
 async def test_nothing_starts_on_a_full_disk(place: WorkerPlace) -> None:
