@@ -52,6 +52,9 @@ def main() -> None:
     signal.signal(WAKE_SIGNAL, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # A mask is inherited too: where the program that embeds the worker blocks some, no shim would
+    # hear of its command's end.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     read_boot_id()  # It is remembered: one file less for every shim.
     # What Python fills in when code first runs is shared too.  The child goes through it once more,
     # for the pages that are written to each time.

@@ -20,6 +20,7 @@ from jobworker.model import (
     OnOutputLimit,
 )
 from jobworker.model.spec import TIMEOUT_S_MAX
+from jobworker.shim.supervise import WAKE_SIGNAL
 from jobworker.worker import Worker
 from support.faults import wait_dead
 from support.guards import in_guest, too_much_for_a_guest
@@ -401,6 +402,23 @@ async def _starting_job(worker: Worker) -> JobId:
             if live.job.state is JobState.STARTING:
                 return live.job.id
         await asyncio.sleep(0)  # noqa: TID251 - nothing announces it
+
+
+async def test_jobs_of_a_program_that_blocks_signals_end_and_can_be_stopped(
+    place: WorkerPlace,
+) -> None:
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, WAKE_SIGNAL})
+    try:
+        async with place.open() as worker, asyncio.timeout(20):
+            job, _ = await run(worker, sh("exit 3"))
+            assert job.ending is not None
+            assert job.ending.exit_code == 3
+            endless = await worker.start(sh("exec sleep 600"), owner=ALICE)
+            ended = await worker.stop(endless.id, stopped_by=BOB)
+            assert ended.ending is not None
+            assert ended.ending.reason is EndReason.STOPPED
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 async def test_a_fork_bomb_within_its_limit_is_stopped(place: WorkerPlace) -> None:
