@@ -150,6 +150,9 @@ def _remarks(reason: EndReason, outcome: Outcome, usage: Usage, hits: LimitHits)
         forks = "fork" if usage.tasks_refused == 1 else "forks"
         limit = "a task limit above it" if hits.tasks is None else f"its task limit of {hits.tasks}"
         remarks.append(f"{limit} refused {usage.tasks_refused} {forks}")
+    if reason is EndReason.OOM_KILLED and hits.memory is not None and hits.memory.kills is None:
+        # The kernel took the whole job, of which some were still dying when we looked.
+        return remarks
     if outcome.left_behind == 1:
         remarks.append("1 process that it left behind was killed")
     elif outcome.left_behind:

@@ -59,7 +59,7 @@ class Outcome:
     was_killed: bool = False
     """SIGKILL was needed after the grace period."""
     left_behind: int = 0
-    """Processes that the main process left and that were killed."""
+    """Processes that the main process left, and that were killed after it and not with it."""
 
 
 class Wakeup:
@@ -216,7 +216,8 @@ class Supervisor:
         """A job ends with its main process."""
         self._timeout_at = self._kill_at = None
         if self._cgroup.is_populated():
-            self.outcome.left_behind = len(self._cgroup.pids())
+            if not self._is_killing:
+                self.outcome.left_behind = len(self._cgroup.pids())
             self._kill()
 
     def _look_whether_empty(self) -> None:

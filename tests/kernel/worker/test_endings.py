@@ -353,6 +353,24 @@ async def test_a_deaf_job_is_killed_after_the_grace_and_a_second_stop_shortens_i
         assert "forced after the grace period" in ended.ending.message
 
 
+async def test_what_is_killed_with_the_main_process_was_not_left_behind(
+    place: WorkerPlace,
+) -> None:
+    """By a forced stop, and for too much output."""
+    deaf = "trap '' TERM; for n in $(seq 40); do sleep 600 & done; echo ready"
+    async with place.open() as worker:
+        stopped = await worker.start(sh(f"{deaf}; wait"), owner=ALICE)
+        await read_until(worker, stopped.id, lambda data: data == b"ready\n")
+        ended = await worker.stop(stopped.id, stopped_by=BOB, grace_s=0)
+        killed, _ = await run(worker, sh(f"{deaf}; cat /dev/zero", max_output_bytes=4096))
+    assert ended.ending is not None
+    why = "stopped by 'bob', forced after the grace period: signal 9 (SIGKILL)"
+    assert ended.ending.message == why
+    assert killed.ending is not None
+    why = "wrote more than its output limit of 4096 bytes: signal 9 (SIGKILL)"
+    assert killed.ending.message == why
+
+
 async def test_a_stopped_process_can_be_stopped(place: WorkerPlace) -> None:
     async with place.open() as worker:
         job = await worker.start(sh("echo ready; kill -STOP $$"), owner=ALICE)
