@@ -195,8 +195,10 @@ async def test_a_job_gets_no_more_than_the_policy_allows(place: WorkerPlace) -> 
 
 async def test_too_little_memory_to_start_in_is_told(place: WorkerPlace) -> None:
     async with place.open() as worker:
-        # Elsewhere a process enters the cgroup only when it is about to become the command.
-        only_on(worker.hierarchy.mode is Mode.UNIFIED, "hosts with v2 controllers")
+        mode = worker.hierarchy.mode
+    # Elsewhere a process enters the cgroup only when it is about to become the command.
+    only_on(mode is Mode.UNIFIED, "hosts with v2 controllers")
+    async with place.open() as worker:
         error = await _refusal(worker, sh("true", limits=Limits(memory_bytes=1 << 20)))
     why = "the process that starts it was killed: out of memory at its own limit of 1M"
     assert str(error).startswith(f"cannot start the command: {why} (")
