@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import random
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from jobworker.errors import JobNotFoundError
+from jobworker.errors import JobNotFoundError, UnavailableError
 from jobworker.model import EndReason, JobState, Stream
 from jobworker.shim.launcher import Launcher, Place
 from jobworker.worker import Worker
@@ -287,6 +289,33 @@ async def test_a_launcher_that_dies_before_an_order_costs_nothing(
         pid = await _pid_of_ours("jobworker-launc")
         kill(pid)
         await wait_dead(pid)
+        await _check_start(worker)
+    assert not job_cgroups(cgroup_name)
+
+
+async def test_who_waits_for_earlier_starts_in_vain_keeps_nobody_waiting(
+    place: WorkerPlace, cgroup_name: str
+) -> None:
+    async with place.open() as worker:
+        await _kill_place("jobworker-start")
+        pid = await _pid_of_ours("jobworker-launc")
+        kill(pid)
+        await wait_dead(pid)
+        with (place.state_dir / "starting.lock").open("rb") as lock:
+            # As a start of an earlier worker has it that does not come to its end.
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await worker._starter._launcher.ensure()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("jobworker.shim.launcher._SETTLE_TIMEOUT_S", 0.05)
+                with pytest.raises(UnavailableError, match="starts of an earlier run"):
+                    await worker.start(sh("true"), owner=ALICE)
+            waiting = [each for each in threading.enumerate() if each.name == "starting-lock"]
+        assert len(waiting) == 2
+        for thread in waiting:
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive(), "it waits for another one, which keeps the lock"
         await _check_start(worker)
     assert not job_cgroups(cgroup_name)
 

@@ -240,24 +240,40 @@ class Launcher:
     async def _lock_settled(self) -> int:
         """The lock, once every earlier start is settled; the caller closes it."""
         fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                await self._wait_settled(fd)
+            undo.pop_all()
+        return fd
+
+    async def _wait_settled(self, fd: int) -> None:
+        """Lock an open file; borrowed: who gives up waiting may close it at once."""
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        # A thread of its own, which nobody waits for at exit: the call can't be interrupted.
-        threading.Thread(target=_lock_in_thread, args=(fd, loop, done), daemon=True).start()
+        # A thread of its own, which nobody waits for at exit: the call can't be interrupted.  With
+        # a descriptor of its own, so that it needs to know of nobody who gives up: the lock is that
+        # of the open file, and goes with its last descriptor.
+        arguments = (os.dup(fd), loop, done)
+        threading.Thread(
+            target=_lock_in_thread, args=arguments, name="starting-lock", daemon=True
+        ).start()
         try:
             async with asyncio.timeout(_SETTLE_TIMEOUT_S):
                 await done
         except TimeoutError as error:
             why = f"starts of an earlier run still hold {self._lock_file}"
             raise UnavailableError("start jobs", why) from error
-        return fd
 
 
 def _lock_in_thread(fd: int, loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    """fd: taken."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(_finish, done)
 
