@@ -17,7 +17,6 @@ from jobworker.cgroup.interface import JobCgroup
 from jobworker.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
-    JobWorkerError,
     UnavailableError,
     UnenforceableLimitError,
     errno_text,
@@ -54,9 +53,8 @@ class LimitChanger:
         if live is None:
             await self._registry.find(job_id)
             raise _not_running(job_id)
-        done: asyncio.Future[LimitChange] = asyncio.get_running_loop().create_future()
-        self._registry.tasks.create_task(self._carry_out(live, limits, changed_by, done))
-        self._require(await asyncio.shield(done))
+        making = self._make(live, limits, changed_by)
+        self._require(await self._registry.see_through(job_id, making))
 
     async def resume(self, live: LiveJob) -> None:
         """Carry out what an earlier worker meant to change when it died."""
@@ -77,17 +75,6 @@ class LimitChanger:
         for limit in change.effective:
             if not limit.is_enforced and self._is_strict:
                 raise UnenforceableLimitError(limit.resource.value, limit.note)
-
-    async def _carry_out(
-        self, live: LiveJob, limits: Limits, changed_by: UserName, done: asyncio.Future[LimitChange]
-    ) -> None:
-        """Never raises: the outcome is that of ``done``.  Goes on when the caller goes away."""
-        try:
-            done.set_result(await self._make(live, limits, changed_by))
-        except Exception as error:  # whoever waits for the change gets it
-            if not isinstance(error, JobWorkerError):
-                logger.exception("change of limits failed", extra={"job_id": live.job.id})
-            done.set_exception(error)
 
     async def _make(self, live: LiveJob, limits: Limits, changed_by: UserName) -> LimitChange:
         async with live.limits_lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from jobworker.cgroup.interface import JobCgroup
 from jobworker.errors import UnavailableError
@@ -34,7 +35,7 @@ class LiveJob:
         """Why it failed; told when the job has ended by it."""
         self.refusal = ""
         """What was said of it by those who did not execute the command."""
-        self.started.add_done_callback(_look_at)
+        self.started.add_done_callback(look_at)
         self.ended = asyncio.Event()
         self._released = asyncio.Event()
         """It has ended, or nobody watches it any more."""
@@ -70,10 +71,10 @@ def _closed(action: str) -> UnavailableError:
     return UnavailableError(action, "the worker is closed")
 
 
-def _look_at(started: asyncio.Future[Job]) -> None:
-    """A failed start is recorded in the job; nobody need be waiting for it."""
-    if not started.cancelled():
-        started.exception()
+def look_at(outcome: asyncio.Future[Any]) -> None:
+    """Nobody need be waiting for it: asyncio shall not complain of a failure that nobody took."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 class Subscriber:

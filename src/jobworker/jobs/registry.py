@@ -9,15 +9,18 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import replace
+from typing import TypeVar
 
 from jobworker.errors import JobNotFoundError, JobWorkerError
 from jobworker.jobs import catalog
 from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.journal import Journal
-from jobworker.jobs.live import LiveJob, Subscriber
+from jobworker.jobs.live import LiveJob, Subscriber, look_at
 from jobworker.model.ids import JobId, UserName
 from jobworker.model.job import Job, JobFilter, JobPage
 from jobworker.model.state import JobState, advance
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +140,18 @@ class Registry:
         for other in unsaved.values():
             self._save_soon(other)
 
+    async def see_through(self, job_id: JobId, work: Coroutine[object, object, T]) -> T:
+        """Have done to its end what was asked for a job; cancelling stops only the waiting.
+
+        Raises what it raises.
+        """
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(look_at)
+        task = self.tasks.create_task(_carry_out(job_id, work, done))
+        # No-op but for a loop that is torn down, which cancels all tasks.
+        task.add_done_callback(lambda _: done.cancel())
+        return await asyncio.shield(done)
+
     def run_until_released(
         self, work: Coroutine[object, object, None], then: Callable[[], None] = lambda: None
     ) -> None:
@@ -184,6 +199,18 @@ class Registry:
                     yield job
         finally:
             self._subscribers.discard(subscriber)
+
+
+async def _carry_out(
+    job_id: JobId, work: Coroutine[object, object, T], done: asyncio.Future[T]
+) -> None:
+    """Never raises: the outcome is that of ``done``."""
+    try:
+        done.set_result(await work)
+    except Exception as error:  # whoever waits for it gets it
+        if not isinstance(error, JobWorkerError):
+            logger.exception("cannot do what was asked for", extra={"job_id": job_id})
+        done.set_exception(error)
 
 
 def is_match(which: JobFilter, job: Job) -> bool:

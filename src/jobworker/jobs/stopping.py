@@ -1,5 +1,8 @@
 """The wish to stop a job: recorded before anything else, so that it outlives whoever had it.
 
+It is carried out when its caller goes away, too: a wish on record that no shim was woken for would
+be carried out only by the next worker.
+
 The shim carries it out; see supervise.py.
 """
 
@@ -28,6 +31,9 @@ class Stopper:
         live = self._registry.live.get(job_id)
         if live is None or live.ended.is_set():
             return None
+        return await self._registry.see_through(job_id, self._stop(live, stopped_by, grace_s))
+
+    async def _stop(self, live: LiveJob, stopped_by: UserName, grace_s: float) -> LiveJob | None:
         await self._record(live, stopped_by, grace_s)
         if self._is_over(live):
             return None

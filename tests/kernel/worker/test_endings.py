@@ -399,6 +399,18 @@ async def test_many_stops_at_once_are_one_stop(place: WorkerPlace) -> None:
             assert ended.ending.reason in {EndReason.EXITED, EndReason.STOPPED}
 
 
+async def test_a_stop_is_carried_out_when_its_caller_goes_away(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job = await worker.start(sh("exec sleep 60"), owner=ALICE)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await worker.stop(job.id, stopped_by=BOB, grace_s=0)
+        async with asyncio.timeout(10):
+            ended = await worker.wait(job.id)
+        assert ended.ending is not None
+        assert (ended.ending.reason, ended.ending.stopped_by) == (EndReason.STOPPED, BOB)
+
+
 async def test_a_stop_overtakes_a_start(place: WorkerPlace) -> None:
     async with place.open() as worker:
         for _ in range(10):
