@@ -140,6 +140,8 @@ class Worker:
     async def delete(self, job_id: JobId) -> None:
         """Remove an ended job with its output.  Who reads it just now reads on to its end.
 
+        Cancelling stops the waiting: once it is begun, the job is removed all the same.
+
         Raises FailedPreconditionError while it runs.
         """
         await self._keeper.remove(await self._registry.find(job_id))

@@ -221,6 +221,7 @@ def is_held_to(tasks: int, cgroup_name: str) -> bool:
         point("jobs.catalog", "delete", "before"),
         point("jobs.directories:StateDirectory", "remove_job", "before"),
         point("jobs.directories:StateDirectory", "remove_job", "after"),
+        point("jobs.catalog", "end_removal", "after"),
     ],
     ids=str,
 )
@@ -239,4 +240,5 @@ async def test_a_removal_is_done_or_not_begun(
             assert not (await worker.list()).jobs
             with pytest.raises(JobNotFoundError):
                 await worker.get(job_id)
+            assert not place.job_directories()
         await check_nothing_left(place, writing.name, witnesses, cgroup_name)

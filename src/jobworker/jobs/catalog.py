@@ -135,8 +135,21 @@ def page(
 
 
 def delete(connection: sqlite3.Connection, job_id: JobId) -> bool:
-    """False if there is no such job."""
-    return connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).rowcount > 0
+    """Forget a job, but for the removal of its files; False if there is no such job."""
+    if not connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).rowcount:
+        return False
+    connection.execute("INSERT OR REPLACE INTO removals VALUES (?)", (job_id,))
+    return True
+
+
+def removals(connection: sqlite3.Connection) -> list[JobId]:
+    """Deleted jobs whose files may still be there."""
+    return [JobId(job_id) for (job_id,) in connection.execute("SELECT job_id FROM removals")]
+
+
+def end_removal(connection: sqlite3.Connection, job_id: JobId) -> None:
+    """The files of a deleted job are gone."""
+    connection.execute("DELETE FROM removals WHERE job_id = ?", (job_id,))
 
 
 def oldest_ended(connection: sqlite3.Connection, most: int) -> list[tuple[JobId, int]]:

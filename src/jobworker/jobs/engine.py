@@ -115,6 +115,7 @@ async def _start_engine(ground: _Ground, registry: Registry, settings: WorkerSet
     # Not before: the cgroup of a place belongs to no job that is known.
     await ground.launcher.prepare()
     keeper = Keeper(registry, settings.retention)
+    await keeper.resume()
     registry.run_until_released(keeper.run())
     starter = Starter(
         registry=registry,

@@ -59,6 +59,8 @@ CREATE TABLE accounts (
   uid INTEGER NOT NULL UNIQUE
 ) WITHOUT ROWID;
 """
+#: Beside the schema, so that a journal that was made before there was this table gets it too.
+_REMOVALS: Final = "CREATE TABLE IF NOT EXISTS removals (job_id TEXT PRIMARY KEY) WITHOUT ROWID"
 
 #: Callers that share one transaction; more would make the first of them wait.
 _BATCH_MAX: Final = 256
@@ -234,6 +236,7 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     elif version != _SCHEMA_VERSION:
         why = f"it is of version {version}, this program knows {_SCHEMA_VERSION}"
         raise UnavailableError(f"open the journal {file}", why)
+    connection.execute(_REMOVALS)
     # Reads the whole file, so only while that is quick; damage in a larger one shows when it is
     # used.
     if file.stat().st_size <= _CHECKED_BYTES_MAX:

@@ -1,4 +1,8 @@
-"""Removing ended jobs: one that is not wanted any more, and the oldest beyond what is kept."""
+"""Removing ended jobs: one that is not wanted any more, and the oldest beyond what is kept.
+
+The journal forgets a job first and keeps its id until its files are gone too: a worker that dies in
+between leaves them to the next one.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +39,17 @@ class Keeper:
         self._is_bounded = retention != Retention()
 
     async def remove(self, job: Job) -> None:
-        """Forget an ended job and its output.  Raises FailedPreconditionError while it runs."""
+        """Forget an ended job and its output.  Goes on when the caller goes away.
+
+        Raises FailedPreconditionError while it runs.
+        """
         if job.state is not JobState.ENDED:
             why = "it has not ended; stop it first"
             raise FailedPreconditionError(f"remove job {job.id}", why)
+        await self._registry.see_through(job.id, self._remove(job))
+
+    async def _remove(self, job: Job) -> None:
         registry = self._registry
-        # The row first: a directory without a row is only wasted space.
         is_there = await registry.journal.run(
             lambda connection: catalog.delete(connection, job.id), durable=True
         )
@@ -51,9 +60,22 @@ class Keeper:
         if live is not None:
             # Ended while the journal took nothing.
             registry.forget(live)
-        await asyncio.to_thread(registry.directories.remove_job, job.id)
         left = registry.kept_bytes.get(job.owner, 0) - job.output.kept_bytes
         registry.kept_bytes[job.owner] = max(0, left)
+        await self._remove_files(job.id)
+
+    async def resume(self) -> None:
+        """Remove what is left of jobs that an earlier worker was removing when it died."""
+        for job_id in await self._registry.journal.run(catalog.removals):
+            await self._remove_files(job_id)
+
+    async def _remove_files(self, job_id: JobId) -> None:
+        """Of a job that the journal has forgotten."""
+        registry = self._registry
+        await asyncio.to_thread(registry.directories.remove_job, job_id)
+        # Where the journal takes nothing, the next worker looks for them once more.
+        with contextlib.suppress(JobWorkerError):
+            await registry.journal.run(lambda connection: catalog.end_removal(connection, job_id))
 
     async def run(self) -> None:
         """Keep to the retention while the worker lives: after each ending, and by the clock."""

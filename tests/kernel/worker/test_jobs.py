@@ -168,6 +168,17 @@ async def test_who_hears_of_an_ending_finds_the_job_among_the_ended(place: Worke
         assert found == (told,)
 
 
+async def test_a_removal_is_done_when_its_caller_goes_away(place: WorkerPlace) -> None:
+    async with place.open() as worker:
+        job, _ = await run(worker, sh("echo x"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await worker._keeper.remove(job)
+    # The worker has waited for it.
+    assert worker._registry.kept_bytes == {ALICE: 0}
+    assert not place.job_directory(job.id).exists()
+
+
 async def _kept(place: WorkerPlace, worker: Worker, count: int) -> set[str]:
     """The ended jobs, once no more than so many are left, directories and account included."""
     async with asyncio.timeout(20):
