@@ -6,6 +6,7 @@ test's body (``async with``): tasks of an asynchronous fixture would not be thos
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -25,6 +26,7 @@ from jobworker.model import (
     Job,
     JobId,
     JobSpec,
+    JobState,
     Stream,
     UserName,
 )
@@ -170,3 +172,12 @@ async def output_of(worker: Worker, spec: JobSpec, **options: Any) -> str:
     assert job.ending is not None
     assert (job.ending.reason, job.ending.exit_code) == (EndReason.EXITED, 0), output
     return output.stdout.decode()
+
+
+async def starting_job(worker: Worker) -> JobId:
+    """As soon as there is one; its id is told to nobody yet."""
+    while True:
+        for live in worker._registry.live.values():
+            if live.job.state is JobState.STARTING:
+                return live.job.id
+        await asyncio.sleep(0)  # noqa: TID251 - nothing announces it

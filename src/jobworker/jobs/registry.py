@@ -41,6 +41,7 @@ class Registry:
         """Called after the ending of a job is in the journal."""
         self._subscribers: set[Subscriber] = set()
         self._waiting: set[asyncio.Task[None]] = set()
+        self._is_released = False
         self._unsaved: dict[JobId, LiveJob] = {}
         """Whose last change the journal did not take."""
 
@@ -164,9 +165,13 @@ class Registry:
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
         task.add_done_callback(lambda _: then())
+        if self._is_released:
+            # Of a start that was under way: else closing would wait until that job ends.
+            task.cancel()
 
     def release(self) -> None:
         """The worker is closed: stop waiting.  Starts and saves that are under way are finished."""
+        self._is_released = True
         for task in self._waiting:
             task.cancel()
 

@@ -13,7 +13,6 @@ import pytest
 
 from jobworker.model import (
     EndReason,
-    JobId,
     JobPolicy,
     JobState,
     Limits,
@@ -24,7 +23,17 @@ from jobworker.shim.supervise import WAKE_SIGNAL
 from jobworker.worker import Worker
 from support.faults import wait_dead
 from support.guards import in_guest, too_much_for_a_guest
-from support.worker import ALICE, BOB, WorkerPlace, collect, python, read_until, run, sh
+from support.worker import (
+    ALICE,
+    BOB,
+    WorkerPlace,
+    collect,
+    python,
+    read_until,
+    run,
+    sh,
+    starting_job,
+)
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -416,22 +425,13 @@ async def test_a_stop_overtakes_a_start(place: WorkerPlace) -> None:
         for _ in range(10):
             async with asyncio.TaskGroup() as tasks:
                 starting = tasks.create_task(worker.start(sh("exec sleep 60"), owner=ALICE))
-                job_id = await _starting_job(worker)
+                job_id = await starting_job(worker)
                 async with asyncio.timeout(10):
                     stopped = await worker.stop(job_id, stopped_by=BOB)
             assert starting.result().id == job_id
             assert stopped.ending is not None
             told = (stopped.ending.reason, stopped.ending.stopped_by)
             assert told == (EndReason.STOPPED, BOB)
-
-
-async def _starting_job(worker: Worker) -> JobId:
-    """As soon as there is one; its id is told to nobody yet."""
-    while True:
-        for live in worker._registry.live.values():
-            if live.job.state is JobState.STARTING:
-                return live.job.id
-        await asyncio.sleep(0)  # noqa: TID251 - nothing announces it
 
 
 async def test_jobs_of_a_program_that_blocks_signals_end_and_can_be_stopped(

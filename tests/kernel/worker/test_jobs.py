@@ -17,7 +17,16 @@ from jobworker.errors import (
 from jobworker.model import EndReason, Job, JobFilter, JobId, JobState
 from jobworker.worker import Retention, Worker
 from support.triggers import start_waiting, when_told
-from support.worker import ALICE, BOB, WorkerPlace, collect, read_until, run, sh
+from support.worker import (
+    ALICE,
+    BOB,
+    WorkerPlace,
+    collect,
+    read_until,
+    run,
+    sh,
+    starting_job,
+)
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -241,6 +250,21 @@ async def test_who_still_waits_when_the_worker_is_closed_is_told(place: WorkerPl
     assert waiting.result() == f"cannot wait for job {job.id}: the worker is closed"
     async with place.open() as worker:
         assert (await worker.get(job.id)).state is JobState.RUNNING
+
+
+async def test_a_worker_that_is_closed_during_a_start_leaves_the_job_running(
+    place: WorkerPlace,
+) -> None:
+    async with (
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as outside,
+        place.open(stop_jobs=False) as worker,
+    ):
+        starting = outside.create_task(worker.start(sh("exec sleep 60"), owner=ALICE))
+        job_id = await starting_job(worker)
+    assert starting.result().id == job_id
+    async with place.open() as worker:
+        assert (await worker.get(job_id)).state is JobState.RUNNING
 
 
 async def test_what_watches_a_job_cleans_up_though_it_never_began(place: WorkerPlace) -> None:
