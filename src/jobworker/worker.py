@@ -195,8 +195,8 @@ class Worker:
         """Live jobs that match, then None, then each change for as long as it is iterated.
 
         heartbeat_s: None again whenever nothing changed for so long.  Of several changes of a job
-        between two looks the last one is given.  An async generator: close it with
-        ``contextlib.aclosing``.
+        between two looks the last one is given.  Raises UnavailableError once the worker is closed.
+        An async generator: close it with ``contextlib.aclosing``.
         """
         return self._registry.watch(which or JobFilter(), heartbeat_s)
 
@@ -222,8 +222,9 @@ class Worker:
         or since_us one at the beginning, which tells the place.
 
         Raises JobNotFoundError, InvalidArgumentError for an offset beyond the end of a job that has
-        ended, DataLossError if bytes that were kept are not there.  An async generator: close it
-        with ``contextlib.aclosing``.
+        ended, DataLossError if bytes that were kept are not there, UnavailableError if the worker
+        is closed before the job has ended.  An async generator: close it with
+        ``contextlib.aclosing``.
         """
         if offset < 0:
             raise InvalidArgumentError("offset", offset, "it takes 0 or more")

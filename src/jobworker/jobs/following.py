@@ -62,7 +62,7 @@ class Follower:
         heartbeat_s: float | None,
     ) -> AsyncGenerator[Chunk | Heartbeat, None]:
         with contextlib.ExitStack() as stack:
-            if live is not None and follow and not live.ended.is_set():
+            if live is not None and not live.is_over("follow") and follow:
                 directory = self._registry.directories.job(job_id)
                 stack.callback(self._watcher.unwatch, self._watcher.watch(directory, live.changed))
             elif view.offset > log.kept_bytes():
@@ -72,7 +72,7 @@ class Follower:
                 log,
                 view,
                 changed=Signal() if live is None else live.changed,
-                is_complete=lambda: live is None or live.ended.is_set(),
+                is_complete=lambda: live is None or live.is_over("follow"),
                 follow=follow,
                 heartbeat_s=heartbeat_s,
                 turns=self._watcher.turns,

@@ -99,16 +99,20 @@ class Journal:
         """Open or make it.  Raises UnavailableError, sqlite3.DatabaseError if it is damaged."""
         self._file = file
         self._connection = _open(file)
+        self._is_closed = False
         self._wishes: queue.SimpleQueue[_Wish[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="journal", daemon=True)
         self._thread.start()
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Do some work in a transaction.  Raises what it raises, UnavailableError for a failing
-        disk, DataLossError if the file is damaged; then the next worker makes it anew.
+        disk and once it is closed, DataLossError if the file is damaged; then the next worker makes
+        it anew.
 
         Cancelling stops the waiting, not the work.
         """
+        if self._is_closed:
+            raise UnavailableError(f"use the journal {self._file}", "the worker is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._wishes.put(_Wish(work, durable, loop, future))
@@ -126,6 +130,7 @@ class Journal:
 
     def close(self) -> None:
         """Finish what was asked for and close the database."""
+        self._is_closed = True
         self._wishes.put(None)
         self._thread.join()
 

@@ -26,7 +26,7 @@ class LiveJob:
         """Of the shim; owned by the task that watches it."""
         self.cgroup: JobCgroup | None = None
         self.changed = Signal()
-        """The output grew, or the job has ended."""
+        """The output grew, the job has ended, or nobody watches it any more."""
         self.is_of_this_boot = True
         """Has the machine been up since it was recorded?"""
         self.started: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
@@ -54,20 +54,29 @@ class LiveJob:
     def abandon(self) -> None:
         """This worker will not hear of its end any more; no-op if it has ended.
 
-        The job goes on.  Whoever waits for it is told, and would else wait for ever.
+        The job goes on.  Whoever waits for it or follows it is told, and would else wait for ever.
         """
         if not self.started.done():
-            self.started.set_exception(_closed(f"start job {self.job.id}"))
+            self.started.set_exception(closed_error(f"start job {self.job.id}"))
         self._released.set()
+        self.changed.notify()
 
     async def wait_ended(self) -> None:
         """Raises UnavailableError if the worker is closed before that."""
         await self._released.wait()
-        if not self.ended.is_set():
-            raise _closed(f"wait for job {self.job.id}")
+        self.is_over("wait for")
+
+    def is_over(self, action: str) -> bool:
+        """Has it ended?
+
+        Raises UnavailableError, which says ``action``, if the worker was closed before that.
+        """
+        if self._released.is_set() and not self.ended.is_set():
+            raise closed_error(f"{action} job {self.job.id}")
+        return self.ended.is_set()
 
 
-def _closed(action: str) -> UnavailableError:
+def closed_error(action: str) -> UnavailableError:
     return UnavailableError(action, "the worker is closed")
 
 
@@ -84,6 +93,12 @@ class Subscriber:
         self._wants = wants
         self._changed: dict[JobId, Job] = {}
         self._signal = Signal()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """There will be no more changes."""
+        self._is_closed = True
+        self._signal.notify()
 
     def tell(self, job: Job) -> None:
         if self._wants(job):
@@ -91,8 +106,10 @@ class Subscriber:
             self._signal.notify()
 
     async def next_changes(self) -> list[Job]:
-        """Waits until there is at least one."""
+        """Waits until there is at least one.  Raises UnavailableError once the worker is closed."""
         while not self._changed:
+            if self._is_closed:
+                raise closed_error("watch jobs")
             await self._signal.take().wait()
         jobs = list(self._changed.values())
         self._changed.clear()

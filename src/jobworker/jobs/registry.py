@@ -15,7 +15,7 @@ from jobworker.errors import JobNotFoundError, JobWorkerError
 from jobworker.jobs import catalog
 from jobworker.jobs.directories import StateDirectory
 from jobworker.jobs.journal import Journal
-from jobworker.jobs.live import LiveJob, Subscriber, look_at
+from jobworker.jobs.live import LiveJob, Subscriber, closed_error, look_at
 from jobworker.model.ids import JobId, UserName
 from jobworker.model.job import Job, JobFilter, JobPage
 from jobworker.model.state import JobState, advance
@@ -144,8 +144,11 @@ class Registry:
     async def see_through(self, job_id: JobId, work: Coroutine[object, object, T]) -> T:
         """Have done to its end what was asked for a job; cancelling stops only the waiting.
 
-        Raises what it raises.
+        Raises what it raises, UnavailableError once the worker is closed.
         """
+        if self._is_released:
+            work.close()
+            raise closed_error(f"change job {job_id}")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         done.add_done_callback(look_at)
         task = self.tasks.create_task(_carry_out(job_id, work, done))
@@ -174,6 +177,13 @@ class Registry:
         self._is_released = True
         for task in self._waiting:
             task.cancel()
+        for subscriber in self._subscribers:
+            subscriber.close()
+
+    def require_open(self, action: str) -> None:
+        """Raises UnavailableError, which says ``action``, once the worker is closed."""
+        if self._is_released:
+            raise closed_error(action)
 
     # -- watching
     # ------------------------------------------------------------------------------------
@@ -185,7 +195,10 @@ class Registry:
 
         From the first None on no change is missed: who waits for the end of a job that was not
         among the live ones can ask then whether it has ended already.
+
+        Raises UnavailableError once the worker is closed.
         """
+        self.require_open("watch jobs")
         subscriber = Subscriber(lambda job: is_match(which, job))
         self._subscribers.add(subscriber)
         try:

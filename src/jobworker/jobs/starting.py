@@ -73,6 +73,7 @@ class Starter:
         self, spec: JobSpec, owner: UserName, policy: JobPolicy, request_id: RequestId | None
     ) -> Job:
         """Returns once the command is executed; see ``Worker.start``."""
+        self._registry.require_open("start jobs")
         mark = fingerprint(spec)
         if request_id is not None:
             earlier = await self._registry.journal.run(
@@ -83,6 +84,8 @@ class Starter:
         account = await self._accounts.find(owner)
         place = await self._take_place()
         try:
+            # The worker may have been closed meanwhile.
+            self._registry.require_open("start jobs")
             # From here to the registry without waiting: two starts must not both have the last of
             # what is bounded.
             self._planner.check_bounds(owner, policy)

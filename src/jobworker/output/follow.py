@@ -42,7 +42,7 @@ async def read_log(
     log: borrowed.  changed: notified after the log grew and after it became complete.  is_complete:
     nothing will be added to the log any more.  turns: shared with all other readers.
 
-    Raises DataLossError if bytes are missing.
+    Raises DataLossError if bytes are missing, and what ``is_complete`` raises.
     """
     last = None if follow else log.indexed_bytes()
     if view.tail_lines is not None:

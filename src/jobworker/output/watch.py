@@ -43,6 +43,9 @@ class LogWatcher:
         self._loop.add_reader(self._inotify.fileno(), self._on_events)
 
     def close(self) -> None:
+        """Who still follows a log need not unwatch it."""
+        self._users.clear()
+        self._signals.clear()
         self._loop.remove_reader(self._inotify.fileno())
         self._inotify.close()
 
@@ -57,6 +60,9 @@ class LogWatcher:
         return number
 
     def unwatch(self, number: int) -> None:
+        """No-op after ``close``: the descriptor may be somebody else's by then."""
+        if number not in self._users:
+            return
         self._users[number] -= 1
         if not self._users[number]:
             del self._users[number], self._signals[number]

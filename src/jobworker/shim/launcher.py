@@ -110,6 +110,7 @@ class Launcher:
         self._plan = plan
         self._directories = directories
         self._program = program
+        self._is_closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._starting = asyncio.Lock()
@@ -156,7 +157,7 @@ class Launcher:
 
     def give_back(self, place: Place) -> None:
         """A place that was not used, nor its id recorded: the next job's."""
-        if self._spare is None:
+        if self._spare is None and not self._is_closed:
             self._spare = place
         else:
             place.close()
@@ -185,6 +186,7 @@ class Launcher:
 
     async def close(self) -> None:
         """Let the launcher end; what was ordered is still carried out, and shims go on."""
+        self._is_closed = True
         process, spare, self._spare = self._process, self._spare, None
         self._forget()
         if spare is not None:
@@ -216,6 +218,8 @@ class Launcher:
         return Place(job_id, ours)
 
     def _spawn(self, lock: int) -> socket.socket:
+        if self._is_closed:
+            raise UnavailableError("start jobs", "the worker is closed")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Not the worker's own: a shim that outlives it would hold whatever pipe that is.
         faults_file = self._lock_file.with_name("launcher.log")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
@@ -14,7 +14,7 @@ from jobworker.errors import (
     JobNotFoundError,
     UnavailableError,
 )
-from jobworker.model import EndReason, Job, JobFilter, JobId, JobState
+from jobworker.model import EndReason, Job, JobFilter, JobId, JobState, Limits
 from jobworker.worker import Retention, Worker
 from support.triggers import start_waiting, when_told
 from support.worker import (
@@ -252,6 +252,64 @@ async def test_who_still_waits_when_the_worker_is_closed_is_told(place: WorkerPl
         assert (await worker.get(job.id)).state is JobState.RUNNING
 
 
+async def test_who_still_follows_or_watches_when_the_worker_is_closed_is_told(
+    place: WorkerPlace,
+) -> None:
+    async with (
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as outside,
+        place.open(stop_jobs=False) as worker,
+    ):
+        job = await worker.start(sh("echo on; exec sleep 60"), owner=ALICE)
+        sources = (
+            worker.follow(job.id),
+            worker.follow(job.id, heartbeat_s=0.05),
+            worker.watch(),
+            worker.watch(heartbeat_s=0.05),
+        )
+        begun = [asyncio.Event() for _ in sources]
+        waiting = [
+            outside.create_task(_refusal_of(_exhaust(source, event)))
+            for source, event in zip(sources, begun, strict=True)
+        ]
+        for event in begun:
+            await event.wait()
+    follows = f"cannot follow job {job.id}: the worker is closed"
+    watches = "cannot watch jobs: the worker is closed"
+    assert [told.result() for told in waiting] == [follows, follows, watches, watches]
+    async with place.open() as worker:
+        assert (await worker.get(job.id)).state is JobState.RUNNING
+
+
+async def _exhaust(source: AsyncGenerator[object, None], begun: asyncio.Event) -> None:
+    async with contextlib.aclosing(source):
+        async for _ in source:
+            begun.set()
+
+
+async def test_a_closed_worker_says_so(place: WorkerPlace) -> None:
+    async with place.open(stop_jobs=False) as worker:
+        ended, _ = await run(worker, sh("true"))
+        runs = await worker.start(sh("exec sleep 60"), owner=ALICE)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        worker.list,
+        lambda: worker.get(ended.id),
+        lambda: worker.delete(ended.id),
+        lambda: collect(worker, ended.id),
+        lambda: collect(worker, runs.id),
+        lambda: worker.wait(runs.id),
+        lambda: worker.stop(runs.id, stopped_by=BOB),
+        lambda: worker.update_limits(runs.id, Limits(tasks=20), changed_by=BOB),
+        lambda: worker.start(sh("true"), owner=ALICE),
+        lambda: anext(worker.watch()),
+    ]
+    async with asyncio.timeout(10):
+        for call in calls:
+            assert (await _refusal_of(call())).endswith(": the worker is closed")
+    async with place.open() as worker:
+        assert (await worker.get(runs.id)).state is JobState.RUNNING
+
+
 async def test_a_worker_that_is_closed_during_a_start_leaves_the_job_running(
     place: WorkerPlace,
 ) -> None:
@@ -267,6 +325,32 @@ async def test_a_worker_that_is_closed_during_a_start_leaves_the_job_running(
         assert (await worker.get(job_id)).state is JobState.RUNNING
 
 
+async def test_a_start_that_meets_the_closing_of_the_worker_is_made_or_refused(
+    place: WorkerPlace,
+) -> None:
+    for rounds in (0, 2, 4, 8, 16, 128):
+        async with (
+            asyncio.timeout(10),
+            asyncio.TaskGroup() as outside,
+            place.open(stop_jobs=False) as worker,
+        ):
+            starting = outside.create_task(_ids_of_started(worker))
+            for _ in range(rounds):
+                await asyncio.sleep(0)  # noqa: TID251 - it comes so far
+        async with place.open() as worker:
+            page = await worker.list(JobFilter(states=frozenset({JobState.RUNNING})))
+            assert [job.id for job in page.jobs] == starting.result()
+
+
+async def _ids_of_started(worker: Worker) -> list[JobId]:
+    """One, or none if it was refused."""
+    try:
+        job = await worker.start(sh("exec sleep 60"), owner=ALICE)
+    except UnavailableError:
+        return []
+    return [job.id]
+
+
 async def test_what_watches_a_job_cleans_up_though_it_never_began(place: WorkerPlace) -> None:
     cleaned = asyncio.Event()
     async with place.open() as worker:
@@ -279,7 +363,7 @@ async def _wait_for_ever() -> None:
     await asyncio.Event().wait()
 
 
-async def _refusal_of(waiting: Awaitable[Job]) -> str:
+async def _refusal_of(waiting: Awaitable[object]) -> str:
     with pytest.raises(UnavailableError) as refusal:
         await waiting
     return str(refusal.value)
