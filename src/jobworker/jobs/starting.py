@@ -186,7 +186,9 @@ class Starter:
         return now - earlier < _ROW_S
 
     def _prepare_next(self) -> None:
-        self._registry.run_until_released(self._launcher.prepare())
+        # Finished also when the worker is closed, which then clears it away: one that is half made
+        # would be left to the next worker.
+        self._registry.tasks.create_task(self._launcher.prepare())
 
     async def _record(self, plan: Plan) -> catalog.Entry:
         """The journal's row; of another job, if the same request was recorded before."""

@@ -351,6 +351,20 @@ async def _ids_of_started(worker: Worker) -> list[JobId]:
     return [job.id]
 
 
+async def test_a_place_that_is_being_made_when_the_worker_is_closed_is_cleared_away(
+    place: WorkerPlace,
+) -> None:
+    places, scratch = place.state_dir / "jobs" / "places", place.state_dir / "scratch"
+    async with place.open() as worker:
+        ready = await worker._starter._launcher.take()
+        await ready.withdraw()
+        worker._starter._prepare_next()
+        while not list(places.iterdir()):  # noqa: ASYNC110 - see below
+            await asyncio.sleep(0)  # noqa: TID251 - nothing announces it
+    assert not list(places.iterdir())
+    assert not list(scratch.iterdir())
+
+
 async def test_what_watches_a_job_cleans_up_though_it_never_began(place: WorkerPlace) -> None:
     cleaned = asyncio.Event()
     async with place.open() as worker:
