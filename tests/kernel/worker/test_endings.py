@@ -20,7 +20,6 @@ from jobworker.model import (
 )
 from jobworker.model.spec import TIMEOUT_S_MAX
 from jobworker.shim.supervise import WAKE_SIGNAL
-from jobworker.worker import Worker
 from support.faults import wait_dead
 from support.guards import in_guest, too_much_for_a_guest
 from support.worker import (
