@@ -79,12 +79,12 @@ async def test_records_that_cannot_be_read_at_once_are_not_damaged(
     moments: list[str] = []
     monkeypatch.setattr(evidence, "_read", refused(evidence._read, moments))
     async with place.open(stop_jobs=False) as worker:
-        job = await worker.start(sh("sleep 0.2; exit 3"), owner=ALICE)
-        shims = shims_of(place.state_dir)
-    for pid in shims:
-        await wait_dead(pid)
+        waiting = await start_waiting(worker, when_told("exit 3"))
+        (shim,) = shims_of(place.state_dir)
+    waiting.go()
+    await wait_dead(shim)
     async with place.open() as worker:
-        found = await worker.get(job.id)
+        found = await worker.get(waiting.job.id)
     assert len(moments) > _REFUSALS
     assert found.ending is not None
     assert (found.ending.reason, found.ending.exit_code) == (EndReason.EXITED, 3)
