@@ -66,15 +66,14 @@ async def open_engine(state_dir: Path, settings: WorkerSettings) -> AsyncIterato
         failure: Exception | None = None
         async with asyncio.TaskGroup() as tasks:
             registry = Registry(ground.journal, ground.directories, tasks)
-            engine = await _start_engine(ground, registry, settings)
             try:
-                yield engine
+                yield await _start_engine(ground, registry, settings)
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
             finally:
                 registry.release()
         if failure is not None:
-            # Outside the group, which would put what its user's own code raised into a group.
+            # Outside the group, which would put it into a group of exceptions.
             raise failure
 
 

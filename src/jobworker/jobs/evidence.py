@@ -49,7 +49,7 @@ class Ended:
     at: datetime.datetime
     ending: Ending
     refusal: dict[str, Any] | None
-    """Why the command was not executed: "why", "errno", "path", "resource"."""
+    """Why the command was not executed: see ``jobworker.shim.refusal``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
