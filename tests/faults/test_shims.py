@@ -308,7 +308,7 @@ async def test_who_waits_for_earlier_starts_in_vain_keeps_nobody_waiting(
                 async with asyncio.timeout(0):
                     await worker._starter._launcher.ensure()
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("jobworker.shim.launcher._SETTLE_TIMEOUT_S", 0.05)
+                patch.setattr("jobworker.shim.settling._TIMEOUT_S", 0.05)
                 with pytest.raises(UnavailableError, match="starts of an earlier run"):
                     await worker.start(sh("true"), owner=ALICE)
             waiting = [each for each in threading.enumerate() if each.name == "starting-lock"]

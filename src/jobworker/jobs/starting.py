@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import logging
 from dataclasses import replace
@@ -19,11 +18,8 @@ import msgspec
 from jobworker.errors import (
     JobWorkerError,
     RequestReusedError,
-    ResourceExhaustedError,
     StartFailedError,
     UnavailableError,
-    UnenforceableLimitError,
-    errno_text,
 )
 from jobworker.jobs import catalog
 from jobworker.jobs.accounts import Accounts
@@ -32,6 +28,7 @@ from jobworker.jobs.evidence import Evidence, read_started
 from jobworker.jobs.fingerprint import fingerprint
 from jobworker.jobs.live import LiveJob
 from jobworker.jobs.planning import Plan, Planner
+from jobworker.jobs.refusals import refusal_error, storage_error
 from jobworker.jobs.registry import Registry
 from jobworker.kernel.process import ProcessName
 from jobworker.model.ending import EndReason
@@ -102,7 +99,7 @@ class Starter:
         try:
             return await self._launcher.take()
         except OSError as error:
-            raise _storage_error(error) from error
+            raise storage_error(error) from error
 
     async def _carry_out(self, live: LiveJob, plan: Plan) -> None:
         """Never raises: the outcome is that of ``live.started``."""
@@ -138,7 +135,7 @@ class Starter:
             # A place that could not be made has no directory either; what it says is the cause.
             said = await plan.place.withdraw()
             if said is None:
-                live.failure = _storage_error(failure)
+                live.failure = storage_error(failure)
             else:
                 _refuse(live, said["failed"])
             await self._endings.settle(live)
@@ -286,28 +283,3 @@ def _give_up_if_cancelled(live: LiveJob, place: Place, task: asyncio.Task[None])
 def _refuse(live: LiveJob, refusal: dict[str, Any]) -> None:
     live.refusal = refusal["why"]
     live.failure = refusal_error(refusal, live.job.id)
-
-
-def refusal_error(refusal: dict[str, Any], job_id: str) -> JobWorkerError:
-    """What the shim said why it did not execute the command."""
-    if refusal["resource"]:
-        return UnenforceableLimitError(refusal["resource"], refusal["why"])
-    if refusal["errno"] in _SPACE_ERRNOS:
-        return ResourceExhaustedError("start the command", refusal["why"])
-    return StartFailedError(
-        refusal["why"],
-        errno=refusal["errno"],
-        path=refusal["path"],
-        job_id=job_id,
-        at_program=refusal["at_program"],
-    )
-
-
-_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-def _storage_error(error: OSError) -> JobWorkerError:
-    why = errno_text(error.errno or 0)
-    if error.errno in _SPACE_ERRNOS:
-        return ResourceExhaustedError("start the command", f"no space to record it: {why}")
-    return UnavailableError("start the command", f"it cannot be prepared: {why}")

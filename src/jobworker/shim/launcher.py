@@ -4,11 +4,7 @@ The launcher is told where a job's cgroup and directory are to be and given one 
 it makes there waits for an order on that line, and answers over it.  A job has its id from its
 place.
 
-The launcher inherits a lock, as do the shims until their start is settled; so whoever gets the lock
-knows that no start of an earlier worker or launcher is still under way, and that the records in the
-state directory are complete.
-
-Source: flock(2): the lock is that of the open file, shared by every process that inherited it.
+It inherits the lock of starts; see settling.py.
 """
 
 from __future__ import annotations
@@ -16,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import json
 import marshal
 import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -32,10 +26,9 @@ from jobworker.cgroup.interface import CgroupPlan
 from jobworker.errors import UnavailableError
 from jobworker.model.ids import JobId, new_job_id
 from jobworker.shim.place import PlaceDirectory
+from jobworker.shim.settling import lock_settled
 from jobworker.shim.shim import ORDER
 
-#: Starts are settled in milliseconds; a file system that hangs can make them slow.
-_SETTLE_TIMEOUT_S: Final = 30.0
 #: The answer to an order is some 100 bytes, with limits on many disks some KiB.
 _ANSWER_BYTES: Final = 128 * 1024
 
@@ -130,7 +123,7 @@ class Launcher:
                 if self._process.poll() is None:
                     return self._socket
                 self._forget()
-            lock = await self._lock_settled()
+            lock = await lock_settled(self._lock_file)
             try:
                 return self._spawn(lock)
             finally:
@@ -240,51 +233,6 @@ class Launcher:
         ours.setblocking(False)  # noqa: FBT003 - its only signature
         self._socket = ours
         return ours
-
-    async def _lock_settled(self) -> int:
-        """The lock, once every earlier start is settled; the caller closes it."""
-        fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with contextlib.ExitStack() as undo:
-            undo.callback(os.close, fd)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                await self._wait_settled(fd)
-            undo.pop_all()
-        return fd
-
-    async def _wait_settled(self, fd: int) -> None:
-        """Lock an open file; borrowed: who gives up waiting may close it at once."""
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        # A thread of its own, which nobody waits for at exit: the call can't be interrupted.  With
-        # a descriptor of its own, so that it needs to know of nobody who gives up: the lock is that
-        # of the open file, and goes with its last descriptor.
-        arguments = (os.dup(fd), loop, done)
-        threading.Thread(
-            target=_lock_in_thread, args=arguments, name="starting-lock", daemon=True
-        ).start()
-        try:
-            async with asyncio.timeout(_SETTLE_TIMEOUT_S):
-                await done
-        except TimeoutError as error:
-            why = f"starts of an earlier run still hold {self._lock_file}"
-            raise UnavailableError("start jobs", why) from error
-
-
-def _lock_in_thread(fd: int, loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
-    """fd: taken."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    finally:
-        os.close(fd)
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(_finish, done)
-
-
-def _finish(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
 
 
 async def _send(sock: socket.socket, message: bytes, *fds: int) -> None:
