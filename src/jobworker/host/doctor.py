@@ -35,7 +35,8 @@ from jobworker.kernel.mounts import mount_of, read_mounts
 from jobworker.model.limits import Limits, Resource
 from jobworker.model.units import format_bytes, format_cpus
 from jobworker.security.policy import Role
-from jobworker.server.config import ADMIN_POLICY, USER_POLICY, Config, load_config
+from jobworker.server.config import Config, load_config
+from jobworker.server.config_policy import ADMIN_POLICY, USER_POLICY
 from jobworker.worker import RequireLimits, WorkerSettings, open_worker
 
 _WIDTH: Final = 100

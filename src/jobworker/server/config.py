@@ -1,7 +1,7 @@
 """The configuration file ``jobworker.toml``: what it may say, what holds where it is silent.
 
-Owns: the schema (the dataclasses are it) and its defaults.  Not the notation (config_reader.py),
-not what the values bring about.
+Owns: the schema (the dataclasses are it) and its defaults.  Not that of the policies
+(config_policy.py), not the notation (config_reader.py), not what the values bring about.
 
 Every problem of a file is named at once, each with the path of its key.  Unknown keys are refused:
 a misspelt limit would otherwise be no limit.  ``"none"`` takes a default away where that is
@@ -19,7 +19,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from jobworker.errors import FailedPreconditionError, InvalidArgumentError, InvalidLimitError
+from jobworker.errors import FailedPreconditionError, InvalidArgumentError
 from jobworker.jobs.settings import (
     UID_COUNT,
     UID_FIRST,
@@ -28,17 +28,14 @@ from jobworker.jobs.settings import (
     WorkerSettings,
 )
 from jobworker.model.ids import UserName, parse_user_name
-from jobworker.model.limits import CPU_MILLIS_MAX, CPU_MILLIS_MIN, Limits
 from jobworker.model.policy import JobPolicy
-from jobworker.model.spec import Isolation, OnOutputLimit
-from jobworker.model.units import format_cpus, format_duration
+from jobworker.model.units import format_duration
 from jobworker.security.policy import Role
-from jobworker.server.config_reader import Address, Bytes, CpuMillis, Seconds, SectionReader
+from jobworker.server.config_policy import read_policy
+from jobworker.server.config_reader import Address, Bytes, Count, Seconds, SectionReader
 from jobworker.shim.order import ID_MAX
 
 _FILE_BYTES_MAX: Final = 1024 * 1024
-
-_Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
 class Shutdown(enum.Enum):
@@ -59,10 +56,10 @@ class ServerSection:
     state_dir: Path = Path("state")
     """Jobs, their output, the journal."""
     shutdown: Shutdown = Shutdown.LEAVE
-    max_connections: _Count = 1000
-    max_streams: _Count = 1000
+    max_connections: Count = 1000
+    max_streams: Count = 1000
     """Output and watch streams and waiting stops at one time, of everybody together."""
-    max_streams_per_user: _Count = 200
+    max_streams_per_user: Count = 200
     heartbeat: Seconds = field(default=Seconds(5))
     """A stream that has nothing to say for so long gives a sign of life."""
 
@@ -78,87 +75,18 @@ class TlsSection:
     crl: Path = Path("pki/ca.crl")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySection:
-    """``[policy.user]`` and ``[policy.admin]``.  None is no limit."""
-
-    cpu: CpuMillis | None = None
-    memory: Bytes | None = None
-    tasks: int | None = None
-    io_read: Bytes | None = None
-    io_write: Bytes | None = None
-    io_read_iops: int | None = None
-    io_write_iops: int | None = None
-    timeout: Seconds | None = None
-    max_output: Bytes | None = None
-    on_output_limit: OnOutputLimit = OnOutputLimit.STOP
-    isolation: Isolation = Isolation.NONE
-    may_loosen_isolation: bool = False
-    max_running_jobs: _Count | None = None
-    max_kept: Bytes | None = None
-
-    def to_policy(self) -> JobPolicy:
-        """What the worker applies; raises InvalidLimitError."""
-        return JobPolicy(
-            limits=Limits(
-                **{name: _plain(getattr(self, key)) for key, name in _LIMIT_NAMES.items()}
-            ),
-            timeout_s=None if self.timeout is None else float(self.timeout),
-            max_output_bytes=_plain(self.max_output),
-            on_output_limit=self.on_output_limit,
-            isolation=self.isolation,
-            may_loosen_isolation=self.may_loosen_isolation,
-            max_running_jobs=self.max_running_jobs,
-            max_kept_bytes=_plain(self.max_kept),
-        )
-
-
-def _plain(amount: int | None) -> int | None:
-    """The number without the type that says how it is written here: others store it."""
-    return None if amount is None else int(amount)
-
-
-#: Our keys, and the fields of ``Limits`` that they set.
-_LIMIT_NAMES: Final[Mapping[str, str]] = {
-    "cpu": "cpu_millis",
-    "memory": "memory_bytes",
-    "tasks": "tasks",
-    "io_read": "io_read_bytes_per_s",
-    "io_write": "io_write_bytes_per_s",
-    "io_read_iops": "io_read_ops_per_s",
-    "io_write_iops": "io_write_ops_per_s",
-}
-
 #: Clients give a stream up after 15 s of silence (client/backoff.py, ``Patience.silence_s``): one
 #: sign of life that is late, on a slow line or a busy machine, must not break it.
 _HEARTBEAT_S_MAX: Final = 5.0
 #: More often than this, idle streams would keep the service busy.
 _HEARTBEAT_S_MIN: Final = 0.1
 
-_CPU_RANGE: Final = f"it takes {format_cpus(CPU_MILLIS_MIN)} to {format_cpus(CPU_MILLIS_MAX)} CPUs"
-
-#: The predefined policy of standard users: half a CPU and what a script or a build step needs, so
-#: that one user cannot take a small machine from the others.
-USER_POLICY: Final = PolicySection(
-    cpu=CpuMillis(500),
-    memory=Bytes(256 << 20),
-    tasks=128,
-    io_read=Bytes(20 << 20),
-    io_write=Bytes(20 << 20),
-    max_output=Bytes(1 << 30),
-    max_running_jobs=50,
-    max_kept=Bytes(10 << 30),
-)
-#: An admin's jobs are not limited by default; only their output is, which ends up on this disk.
-ADMIN_POLICY: Final = PolicySection(max_output=Bytes(10 << 30), may_loosen_isolation=True)
-_POLICIES: Final = {Role.USER: USER_POLICY, Role.ADMIN: ADMIN_POLICY}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSection:
     """``[worker.retention]``: which ended jobs are kept; beyond any of these the oldest go."""
 
-    max_jobs: _Count | None = 10_000
+    max_jobs: Count | None = 10_000
     max_age: Seconds | None = field(default=Seconds(30 * 86400))
     max_bytes: Bytes | None = field(default=Bytes(50 << 30))
 
@@ -172,7 +100,7 @@ class WorkerSection:
     """The cgroup below which jobs get theirs; None is the daemon's own."""
     uid_first: Annotated[int, msgspec.Meta(ge=1, le=ID_MAX)] | None = UID_FIRST
     """Each identity runs its jobs under a uid of its own from here on; None: under the daemon's."""
-    uid_count: _Count = UID_COUNT
+    uid_count: Count = UID_COUNT
     accounts: Mapping[UserName, str] = field(default_factory=dict)
     """Identities whose jobs run as a local account instead."""
     scratch_dir: Path | None = None
@@ -252,7 +180,7 @@ def _read_sections(reader: SectionReader, table: dict[str, object]) -> Config:
         server=reader.section(reader.take_table(table, "server", "$"), "$.server", ServerSection()),
         tls=reader.section(reader.take_table(table, "tls", "$"), "$.tls", TlsSection()),
         policies={
-            role: _read_policy(reader, reader.take_table(policy, role.value, "$.policy"), role)
+            role: read_policy(reader, reader.take_table(policy, role.value, "$.policy"), role)
             for role in Role
         },
         worker=reader.section(
@@ -280,19 +208,6 @@ def _check_ranges(reader: SectionReader, config: Config) -> None:
         config.worker.to_settings()
     except InvalidArgumentError as error:
         reader.problems.append(f"$.worker.{error.field}: {error.why}")
-
-
-def _read_policy(reader: SectionReader, table: dict[str, object], role: Role) -> JobPolicy:
-    path = f"$.policy.{role.value}"
-    section = reader.section(table, path, _POLICIES[role])
-    for key, name in _LIMIT_NAMES.items():
-        try:
-            Limits(**{name: getattr(section, key)})
-        except InvalidLimitError as error:
-            # The range is told in thousandths of a CPU, which nobody wrote.
-            why = _CPU_RANGE if key == "cpu" else error.why
-            reader.problems.append(f"{path}.{key}: {why}")
-    return JobPolicy() if reader.problems else section.to_policy()
 
 
 def _read_accounts(reader: SectionReader, table: dict[str, object]) -> Mapping[UserName, str]:

@@ -33,6 +33,9 @@ _ADDRESS = re.compile(
 )
 _PORT_MAX: Final = 65535
 
+#: How many there may be of something.
+Count = typing.Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
 
 class Bytes(int):
     """Written as ``"256M"``."""

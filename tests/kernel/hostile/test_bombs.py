@@ -11,7 +11,7 @@ import time
 import pytest
 
 from jobworker.model import EndReason, Job, JobPolicy, JobSpec, Limits, OnOutputLimit
-from jobworker.server.config import USER_POLICY
+from jobworker.server.config_policy import USER_POLICY
 from jobworker.worker import Worker
 from support.worker import ALICE, BOB, WorkerPlace, collect, python, read_until, sh
 
