@@ -78,7 +78,7 @@ def _entry(job: Job, request_id: str | None = None, fingerprint: bytes = b"") ->
 def _recorded(jobs: list[Job]) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.executescript(journal._SCHEMA)
+        connection.executescript(f"{journal._SCHEMA} {journal._REMOVALS};")
         for job in jobs:
             catalog.put(connection, _entry(job))
         yield connection
