@@ -285,10 +285,7 @@ async def test_a_launcher_that_dies_before_an_order_costs_nothing(
     place: WorkerPlace, cgroup_name: str
 ) -> None:
     async with place.open() as worker:
-        await _kill_place("jobworker-start")
-        pid = await _pid_of_ours("jobworker-launc")
-        kill(pid)
-        await wait_dead(pid)
+        await _kill_launcher()
         await _check_start(worker)
     assert not job_cgroups(cgroup_name)
 
@@ -297,10 +294,7 @@ async def test_who_waits_for_earlier_starts_in_vain_keeps_nobody_waiting(
     place: WorkerPlace, cgroup_name: str
 ) -> None:
     async with place.open() as worker:
-        await _kill_place("jobworker-start")
-        pid = await _pid_of_ours("jobworker-launc")
-        kill(pid)
-        await wait_dead(pid)
+        await _kill_launcher()
         with (place.state_dir / "starting.lock").open("rb") as lock:
             # As a start of an earlier worker has it that does not come to its end.
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
@@ -326,6 +320,14 @@ async def _kill_place(victim: str) -> None:
     kill(pids[victim])
     for pid in pids.values():
         await wait_dead(pid)
+
+
+async def _kill_launcher() -> None:
+    """With the place that it has made."""
+    await _kill_place("jobworker-start")
+    pid = await _pid_of_ours("jobworker-launc")
+    kill(pid)
+    await wait_dead(pid)
 
 
 async def _check_start(worker: Worker) -> None:
