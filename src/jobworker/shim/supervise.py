@@ -59,7 +59,7 @@ class Outcome:
     was_killed: bool = False
     """SIGKILL was needed after the grace period."""
     left_behind: int = 0
-    """Processes that the main process left, and that were killed after it and not with it."""
+    """Processes that the main process left when it ended by itself, and that were killed."""
 
 
 class Wakeup:
@@ -216,7 +216,8 @@ class Supervisor:
         """A job ends with its main process."""
         self._timeout_at = self._kill_at = None
         if self._cgroup.is_populated():
-            if not self._is_killing:
+            if self.outcome.cause is None:
+                # Else they were told to end, or killed, when it was, and may be dying just now.
                 self.outcome.left_behind = len(self._cgroup.pids())
             self._kill()
 

@@ -13,6 +13,7 @@ import pytest
 
 from jobworker.model import (
     EndReason,
+    Job,
     JobPolicy,
     JobState,
     Limits,
@@ -20,6 +21,7 @@ from jobworker.model import (
 )
 from jobworker.model.spec import TIMEOUT_S_MAX
 from jobworker.shim.supervise import WAKE_SIGNAL
+from jobworker.worker import Worker
 from support.faults import wait_dead
 from support.guards import in_guest, too_much_for_a_guest
 from support.worker import (
@@ -361,22 +363,27 @@ async def test_a_deaf_job_is_killed_after_the_grace_and_a_second_stop_shortens_i
         assert "forced after the grace period" in ended.ending.message
 
 
-async def test_what_is_killed_with_the_main_process_was_not_left_behind(
+async def test_what_is_ended_with_the_main_process_was_not_left_behind(
     place: WorkerPlace,
 ) -> None:
-    """By a forced stop, and for too much output."""
+    """By a stop, by a forced one, and for too much output."""
     deaf = "trap '' TERM; for n in $(seq 40); do sleep 600 & done; echo ready"
     async with place.open() as worker:
-        stopped = await worker.start(sh(f"{deaf}; wait"), owner=ALICE)
-        await read_until(worker, stopped.id, lambda data: data == b"ready\n")
-        ended = await worker.stop(stopped.id, stopped_by=BOB, grace_s=0)
+        ended = await _stopped(worker, f"{deaf}; trap - TERM; echo mild; wait", grace_s=60)
+        forced = await _stopped(worker, f"{deaf}; echo deaf; wait", grace_s=0)
         killed, _ = await run(worker, sh(f"{deaf}; cat /dev/zero", max_output_bytes=4096))
-    assert ended.ending is not None
-    why = "stopped by 'bob', forced after the grace period: signal 9 (SIGKILL)"
-    assert ended.ending.message == why
-    assert killed.ending is not None
-    why = "wrote more than its output limit of 4096 bytes: signal 9 (SIGKILL)"
-    assert killed.ending.message == why
+    assert [job.ending and job.ending.message for job in (ended, forced, killed)] == [
+        "stopped by 'bob': signal 15 (SIGTERM)",
+        "stopped by 'bob', forced after the grace period: signal 9 (SIGKILL)",
+        "wrote more than its output limit of 4096 bytes: signal 9 (SIGKILL)",
+    ]
+
+
+async def _stopped(worker: Worker, script: str, *, grace_s: float) -> Job:
+    """Once it has said all that it says."""
+    job = await worker.start(sh(script), owner=ALICE)
+    await read_until(worker, job.id, lambda data: data.count(b"\n") == 2)
+    return await worker.stop(job.id, stopped_by=BOB, grace_s=grace_s)
 
 
 async def test_a_stopped_process_can_be_stopped(place: WorkerPlace) -> None:
