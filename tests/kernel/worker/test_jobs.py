@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -242,8 +242,19 @@ async def test_jobs_go_on_without_a_worker_and_are_found_again(place: WorkerPlac
         assert (await worker.get(lasts.id)).started_at == lasts.started_at
 
 
+@contextlib.asynccontextmanager
+async def _closed_under(place: WorkerPlace) -> AsyncIterator[tuple[asyncio.TaskGroup, Worker]]:
+    """A group whose tasks go on when the worker is closed, and end soon after."""
+    async with (
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as outside,
+        place.open(stop_jobs=False) as worker,
+    ):
+        yield outside, worker
+
+
 async def test_who_still_waits_when_the_worker_is_closed_is_told(place: WorkerPlace) -> None:
-    async with asyncio.TaskGroup() as outside, place.open(stop_jobs=False) as worker:
+    async with _closed_under(place) as (outside, worker):
         job = await worker.start(sh("exec sleep 60"), owner=ALICE)
         waiting = outside.create_task(_refusal_of(worker.wait(job.id)))
         await asyncio.sleep(0)  # noqa: TID251 - it begins
@@ -255,11 +266,7 @@ async def test_who_still_waits_when_the_worker_is_closed_is_told(place: WorkerPl
 async def test_who_still_follows_or_watches_when_the_worker_is_closed_is_told(
     place: WorkerPlace,
 ) -> None:
-    async with (
-        asyncio.timeout(10),
-        asyncio.TaskGroup() as outside,
-        place.open(stop_jobs=False) as worker,
-    ):
+    async with _closed_under(place) as (outside, worker):
         job = await worker.start(sh("echo on; exec sleep 60"), owner=ALICE)
         sources = (
             worker.follow(job.id),
@@ -313,11 +320,7 @@ async def test_a_closed_worker_says_so(place: WorkerPlace) -> None:
 async def test_a_worker_that_is_closed_during_a_start_leaves_the_job_running(
     place: WorkerPlace,
 ) -> None:
-    async with (
-        asyncio.timeout(10),
-        asyncio.TaskGroup() as outside,
-        place.open(stop_jobs=False) as worker,
-    ):
+    async with _closed_under(place) as (outside, worker):
         starting = outside.create_task(worker.start(sh("exec sleep 60"), owner=ALICE))
         job_id = await starting_job(worker)
     assert starting.result().id == job_id
@@ -329,11 +332,7 @@ async def test_a_start_that_meets_the_closing_of_the_worker_is_made_or_refused(
     place: WorkerPlace,
 ) -> None:
     for rounds in (0, 2, 4, 8, 16, 128):
-        async with (
-            asyncio.timeout(10),
-            asyncio.TaskGroup() as outside,
-            place.open(stop_jobs=False) as worker,
-        ):
+        async with _closed_under(place) as (outside, worker):
             starting = outside.create_task(_ids_of_started(worker))
             for _ in range(rounds):
                 await asyncio.sleep(0)  # noqa: TID251 - it comes so far
