@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from jobworker.kernel.process import open_pid
 from support.guards import cgroup_mounts
 
 BIN: Final = Path(sys.executable).parent
@@ -111,9 +112,8 @@ class Daemon:
     def await_shim_gone(self, job_id: str) -> None:
         """Returns once a job is over and recorded, whether or not anybody serves."""
         record = json.loads((self.state / "jobs" / job_id / "shim.json").read_bytes())
-        try:
-            pidfd = os.pidfd_open(record["pid"])
-        except ProcessLookupError:
+        pidfd = open_pid(record["pid"])
+        if pidfd is None:
             return
         try:
             assert select.select([pidfd], [], [], PATIENCE_S)[0]

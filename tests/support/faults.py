@@ -29,7 +29,7 @@ import psutil
 
 from jobworker.cgroup.location import find_locations
 from jobworker.client.target import Target
-from jobworker.kernel.process import ProcessName, name_process, read_boot_id
+from jobworker.kernel.process import ProcessName, name_process, open_pid, read_boot_id
 from jobworker.model import JobSpec
 from support.certificates import Installation
 from support.worker import python
@@ -139,9 +139,8 @@ def is_writing(pid: int, witnesses: Path) -> bool:
 
 async def wait_dead(pid: int) -> None:
     """Return once a process that is not our child is gone."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    pidfd = open_pid(pid)
+    if pidfd is None:
         return
     gone = asyncio.Event()
     loop = asyncio.get_running_loop()

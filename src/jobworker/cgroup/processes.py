@@ -6,7 +6,6 @@ Source: pidfd_open(2), cgroups(7).
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Final
 
 from jobworker.cgroup import directories
 from jobworker.kernel import kernfs
+from jobworker.kernel.process import open_pid
 
 #: Processes that are held by a descriptor at a time: well below the usual 1024 of a process.
 _BATCH: Final = 256
@@ -50,7 +50,7 @@ def _signal_batch(cgroup: str, pids: tuple[int, ...], number: int) -> int:
     held: dict[int, int] = {}
     try:
         for pid in pids:
-            fd = _held(pid)
+            fd = open_pid(pid)
             if fd is not None:
                 held[pid] = fd
         members = set(listed(cgroup))
@@ -58,18 +58,6 @@ def _signal_batch(cgroup: str, pids: tuple[int, ...], number: int) -> int:
     finally:
         for fd in held.values():
             os.close(fd)
-
-
-def _held(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    except OSError as error:
-        # EINVAL: not the leader of its threads, which is gone while another thread is still listed.
-        if error.errno == errno.EINVAL:
-            return None
-        raise
 
 
 def _send(pidfd: int, number: int) -> bool:

@@ -12,6 +12,7 @@ import os
 from dataclasses import replace
 
 from jobworker.cgroup.interface import JobCgroup
+from jobworker.kernel.process import open_pid
 from jobworker.kernel.readiness import open_priority_poll
 from jobworker.model.usage import Usage
 
@@ -72,9 +73,8 @@ async def _wait_for_each(cgroup: JobCgroup) -> None:
     while pids := cgroup.pids():
         cgroup.kill()
         for pid in pids:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
+            pidfd = open_pid(pid)
+            if pidfd is None:
                 continue
             try:
                 await wait_readable(pidfd)

@@ -9,6 +9,7 @@ Source: proc_pid_stat(5), fields 3 and 22; pidfd_open(2); random(4), boot_id.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import signal
@@ -74,11 +75,23 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
+def open_pid(pid: int) -> int | None:
+    """A pidfd of the process that has this number now, or None.  The caller closes it."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        # EINVAL: it is just being reaped, or what is left of it is not the leader of its threads.
+        if error.errno == errno.EINVAL:
+            return None
+        raise
+
+
 def open_process(name: ProcessName) -> int | None:
     """A pidfd of exactly that process, or None if it is gone.  The caller closes it."""
-    try:
-        pidfd = os.pidfd_open(name.pid)
-    except ProcessLookupError:
+    pidfd = open_pid(name.pid)
+    if pidfd is None:
         return None
     try:
         # Checked after the descriptor is held: from here on it can't become another process.

@@ -19,6 +19,7 @@ import signal
 from jobworker.cgroup.interface import CgroupPlan, JobCgroup
 from jobworker.cgroup.job import ComposedJob
 from jobworker.cgroup.none import NoLimits
+from jobworker.kernel.process import open_pid
 from jobworker.model.usage import Pressures
 
 
@@ -46,7 +47,7 @@ class Descendants:
 
     def signal(self, number: int) -> int:
         """Send a signal to each process of the tree; how many got it."""
-        held = {pid: pidfd for pid in self.pids() if (pidfd := _open(pid)) is not None}
+        held = {pid: pidfd for pid in self.pids() if (pidfd := open_pid(pid)) is not None}
         try:
             # Listed again once they are held: a number that is still there is that process's.
             members = set(self.pids())
@@ -76,13 +77,6 @@ def _children(pid: int) -> list[int]:
             with open(fd, "rb") as file:  # noqa: PTH123 - see above
                 found += map(int, file.read().split())
     return found
-
-
-def _open(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
 
 
 def _send(pidfd: int, number: int) -> bool:

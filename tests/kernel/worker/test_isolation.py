@@ -19,6 +19,7 @@ from jobworker.errors import (
     ResourceExhaustedError,
     UnenforceableLimitError,
 )
+from jobworker.kernel.process import open_pid
 from jobworker.model import EndReason, JobSpec, Limits, UserName
 from jobworker.shim.order import ID_MAX
 from jobworker.worker import RequireLimits
@@ -220,8 +221,8 @@ async def test_without_any_cgroup_a_job_is_its_process_group(place: WorkerPlace)
 
 
 def _wait_gone(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
+    pidfd = open_pid(pid)
+    if pidfd is not None:
         try:
             assert select.select([pidfd], [], [], 10)[0], f"process {pid} lives on"
         finally:
